@@ -1,0 +1,136 @@
+//! Pub/sub and history behind one trait, with two implementations that pass the same contract suite.
+//!
+//! The broker has never heard of the hub: it yields [`Notice`]s in order on a bounded queue, and asks an [`Interest`]
+//! which channels are wanted. It does not know who subscribes or how events reach a socket.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Tick;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::close::GapReason;
+use crate::protocol::event::{Delivery, Event};
+use crate::protocol::position::Position;
+
+/// What a broker yields, in order, on one bounded queue.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// An event, live or filled in from history after an interruption; positions never go back.
+    Event(Delivery),
+    /// Events of these channels may be missing before the next notice.
+    Gap {
+        /// The affected channels, all of them wanted.
+        channels: Vec<ChannelName>,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// An event to be published.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Where.
+    pub channel: ChannelName,
+    /// What.
+    pub event: Event,
+    /// A repeated key answers the first position again and delivers nothing; at most
+    /// [`MAX_FIELD_LEN`](crate::protocol::event::MAX_FIELD_LEN) bytes.
+    pub idempotency_key: Option<Box<str>>,
+}
+
+/// A durable channel that somebody wants to catch up on.
+#[derive(Clone, Debug)]
+pub struct HistoryRequest {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Everything after this position is wanted.
+    pub after: Position,
+}
+
+/// The answer to a list of [`HistoryRequest`]s: one consistent view of all of them.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Everything up to here is included; whatever comes later arrives live.
+    pub up_to: Position,
+    /// All events asked for, over all channels, in the order of their positions.
+    pub events: Vec<Delivery>,
+    /// Channels whose range is not complete, and why.
+    pub gaps: Vec<(ChannelName, GapReason)>,
+}
+
+/// How the broker is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// The subscriber connection stands and everything wanted is confirmed.
+    pub subscribed: bool,
+    /// The last probe's way through the broker and back.
+    pub lag: Option<Duration>,
+    /// When the last probe came back.
+    pub probed_at: Option<Tick>,
+    /// How often the subscriber connection was made again.
+    pub reconnects: u64,
+    /// Payloads that were dropped because no event could be read from them.
+    pub dropped: u64,
+    /// Why it is not subscribed, for people; without secrets.
+    pub problem: Option<String>,
+}
+
+/// Why nothing was published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The broker could not be reached in time. Whether it took the events is not known; an idempotency key makes a
+    /// second try safe.
+    #[error("the broker cannot be reached: {0}")]
+    Unavailable(String),
+    /// The broker refused (for example out of memory, or read-only).
+    #[error("the broker refused: {0}")]
+    Refused(String),
+}
+
+/// Pub/sub and history.
+pub trait Broker: Send + Sync + 'static {
+    /// Appends to the channels' histories, assigns the positions and publishes, as one step and in one round trip.
+    /// What is acknowledged is in the history.
+    fn publish<'a>(&'a self, batch: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>>;
+
+    /// Reads what came after the given positions.
+    fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>>;
+
+    /// How it is doing, and every change of it.
+    fn status(&self) -> watch::Receiver<Status>;
+
+    /// What it is, for people: `embedded` or the Redis URL with its secrets masked.
+    fn describe(&self) -> String;
+}
+
+/// A change of what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterestChanges {
+    /// Wanted, not subscribed yet.
+    pub subscribe: Vec<ChannelName>,
+    /// Subscribed, no longer wanted.
+    pub unsubscribe: Vec<ChannelName>,
+}
+
+/// Which channels the node wants to hear; the broker reconciles its subscriptions with it.
+///
+/// It is a level, not a stream of orders: a broker that lost its connection calls [`reset`](Interest::reset) and takes
+/// all of it again.
+pub trait Interest: Send + Sync + 'static {
+    /// Rung when [`take_changes`](Interest::take_changes) may have something.
+    fn changed(&self) -> &Notify;
+
+    /// At most `max` changes since the last call, marked as being carried out.
+    fn take_changes(&self, max: usize) -> InterestChanges;
+
+    /// These are subscribed: whoever waits for them may go on.
+    fn confirmed(&self, channels: &[ChannelName]);
+
+    /// Nothing is subscribed any more: everything wanted is a change again. Whoever waits goes on waiting.
+    fn reset(&self);
+
+    /// Calls `visit` for every channel that is wanted now.
+    fn for_each_wanted(&self, visit: &mut dyn FnMut(&ChannelName));
+}

@@ -1,0 +1,3 @@
+//! The `fanlight` program.
+
+fn main() {}

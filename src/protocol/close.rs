@@ -1,0 +1,87 @@
+//! Why a stream ends, and why events may be missing: each reason as one type that answers every question about it.
+
+/// Why the server ends a stream; the client reads it in `bye`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CloseReason {
+    /// No event was delivered for the idle time-out.
+    IdleTimeout,
+    /// The stream reached its greatest age; a new one balances the load.
+    MaxAge,
+    /// The node drains.
+    ServerShutdown,
+    /// The client took its events too slowly.
+    SlowConsumer,
+    /// A newer connection of the same session took its place.
+    Replaced,
+    /// An administrator closed it.
+    Kicked,
+    /// The token that opened it has expired.
+    TokenExpired,
+    /// The node sheds load.
+    Overloaded,
+}
+
+impl CloseReason {
+    /// Every reason, for tables and metrics.
+    pub const ALL: [Self; 8] = [
+        Self::IdleTimeout,
+        Self::MaxAge,
+        Self::ServerShutdown,
+        Self::SlowConsumer,
+        Self::Replaced,
+        Self::Kicked,
+        Self::TokenExpired,
+        Self::Overloaded,
+    ];
+
+    /// The name in `bye`, in the statistics and as metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle_timeout",
+            Self::MaxAge => "max_age",
+            Self::ServerShutdown => "server_shutdown",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
+            Self::TokenExpired => "token_expired",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    /// Whether the client should come back by itself.
+    ///
+    /// Not after `replaced` (the newcomer would be replaced in turn, for ever), not after `kicked` (somebody meant it),
+    /// and not after `token_expired` (the same token would be refused).
+    pub const fn reconnect(self) -> bool {
+        !matches!(self, Self::Replaced | Self::Kicked | Self::TokenExpired)
+    }
+}
+
+/// Why events of a channel may be missing; the client reads it in `gap` and fetches its state again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GapReason {
+    /// The history no longer reaches back to the client's position.
+    HistoryTrimmed,
+    /// Redis lost its data.
+    HistoryLost,
+    /// The way from Redis to the node was cut, and plain events cannot be fetched again.
+    BrokerInterrupted,
+    /// The client's position was not written by this cluster.
+    UnknownPosition,
+}
+
+impl GapReason {
+    /// Every reason, for tables and metrics.
+    pub const ALL: [Self; 4] =
+        [Self::HistoryTrimmed, Self::HistoryLost, Self::BrokerInterrupted, Self::UnknownPosition];
+
+    /// The name in `gap` and as metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HistoryTrimmed => "history_trimmed",
+            Self::HistoryLost => "history_lost",
+            Self::BrokerInterrupted => "broker_interrupted",
+            Self::UnknownPosition => "unknown_position",
+        }
+    }
+}

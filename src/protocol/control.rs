@@ -1,0 +1,1 @@
+//! Control events: `hello`, `bye`, `gap`, `limit`.

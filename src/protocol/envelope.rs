@@ -1,0 +1,1 @@
+//! What a publisher sends through Redis or HTTP, read into an [`Event`](super::event::Event).

@@ -1,0 +1,11 @@
+//! The wire vocabulary: pure values that parse, print and encode themselves.
+//!
+//! Deliberately without sockets, clocks, Redis or HTTP: everything here can be tested by its bytes.
+
+pub mod channel;
+pub mod close;
+pub mod control;
+pub mod envelope;
+pub mod event;
+pub mod position;
+pub mod sse;
