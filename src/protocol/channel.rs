@@ -9,6 +9,9 @@ pub const MAX_LEN: usize = 128;
 /// The word that stands for every plain configured channel; never a channel itself.
 pub const ALL: &str = "all";
 
+/// The channel whose events are about jobs: it exists by default, and `data.id` is the key where none is given.
+pub const JOBS: &str = "jobs";
+
 /// A valid channel name: 1 to 128 of `A-Z a-z 0-9 . _ : / -`, and not `all`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);

@@ -74,6 +74,29 @@ field! {
     Key
 }
 
+/// Reads a `traceparent` (W3C Trace Context, section 3.2); `None` for one that is invalid, which the recommendation says
+/// to ignore. The result is always of version 00 and 55 bytes long: of a future version only the parts that version 00
+/// knows may be passed on (section 4).
+pub fn traceparent(text: &str) -> Option<Box<str>> {
+    let version = text.get(..2)?;
+    let parts = text.get(2..55)?;
+    let (rest, bytes) = (&text[55..], parts.as_bytes());
+    let hex =
+        |range: std::ops::Range<usize>| bytes[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let dashes = bytes[0] == b'-' && bytes[33] == b'-' && bytes[50] == b'-';
+    let not_zero = |range: std::ops::Range<usize>| bytes[range].iter().any(|&b| b != b'0');
+    let shape = dashes && hex(1..33) && hex(34..50) && hex(51..53) && not_zero(1..33) && not_zero(34..50);
+    let known = match version {
+        "00" => rest.is_empty(),
+        "ff" => false,
+        later => {
+            let hex = later.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            hex && (rest.is_empty() || rest.starts_with('-'))
+        }
+    };
+    (shape && known).then(|| format!("00{parts}").into())
+}
+
 /// What is published on a channel. The data is passed through as it came, never re-serialised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -5,6 +5,7 @@
 pub mod channel;
 pub mod close;
 pub mod control;
+pub mod durable;
 pub mod envelope;
 pub mod event;
 pub mod position;
