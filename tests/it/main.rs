@@ -1,0 +1,10 @@
+//! Fanlight's behaviour tests: real nodes as processes, real `redis-server`s, real sockets.
+//!
+//! One binary, so that it links once. [`support`] is the harness; every other module is a promise of the outside.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules on time and blocking are for the program, not for its tests"
+)]
+
+mod support;

@@ -1,0 +1,24 @@
+//! The harness: processes, clients and faults. It knows how to do things to a cluster and how to look at it; what must
+//! hold stands in the tests.
+#![allow(dead_code, reason = "a harness offers more than today's tests use")]
+
+pub(crate) mod http;
+pub(crate) mod node;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod redis;
+pub(crate) mod sse;
+pub(crate) mod swarm;
+pub(crate) mod wait;
+mod wire;
+
+#[allow(unused_imports, reason = "the short names for tests")]
+pub(crate) use self::{
+    http::{Request, Response},
+    node::{Node, NodeBuilder},
+    proxy::{Fault, TcpProxy},
+    redis::{Persistence, RedisServer},
+    sse::{Block, End, SseClient, SseRequest},
+    swarm::Swarm,
+    wait::{eventually, secs, stays},
+};

@@ -1,0 +1,241 @@
+//! A Fanlight node as a process.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::http::{Request, Response};
+use super::process::{Process, free_port, loopback};
+use super::redis::RedisServer;
+use super::sse::SseClient;
+use super::wait::{eventually, secs};
+
+/// The program under test.
+pub(crate) const FANLIGHT: &str = env!("CARGO_BIN_EXE_fanlight");
+
+/// The program with none of the settings of whoever runs the tests.
+pub(crate) fn fanlight() -> Command {
+    let mut command = Command::new(FANLIGHT);
+    let foreign = |name: &OsString| {
+        let name = name.to_string_lossy();
+        ["FANLIGHT_", "SSE_", "OTEL_"].iter().any(|p| name.starts_with(p))
+            || name == "REDIS_URL"
+            || name == "PORT"
+    };
+    std::env::vars_os().filter(|(name, _)| foreign(name)).for_each(|(name, _)| {
+        command.env_remove(name);
+    });
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Settings for a node to come.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeBuilder {
+    settings: Vec<(String, String)>,
+    args: Vec<String>,
+}
+
+impl NodeBuilder {
+    /// One more setting, by its environment name; a later one wins.
+    pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// One more argument after `serve`.
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// On this Redis, with its test's prefix.
+    pub(crate) fn redis(self, redis: &RedisServer) -> Self {
+        self.redis_at(&redis.url(), redis.prefix())
+    }
+
+    /// On the Redis behind `url`, for example behind a [`TcpProxy`](super::TcpProxy).
+    pub(crate) fn redis_at(self, url: &str, prefix: &str) -> Self {
+        self.set("FANLIGHT_REDIS_URL", url).set("FANLIGHT_REDIS_PREFIX", prefix)
+    }
+
+    /// Starts it and waits until `/readyz` is 200.
+    pub(crate) async fn start(self) -> Node {
+        let mut node = self.start_unready().await;
+        node.ready(secs(20)).await;
+        node
+    }
+
+    /// Starts it and waits until `/livez` is 200: for nodes without a Redis that works.
+    pub(crate) async fn start_unready(self) -> Node {
+        loop {
+            let mut node = self.spawn(free_port());
+            // Somebody else may take the port between the look and the start: then the node ends and says so.
+            if node.lives().await {
+                return node;
+            }
+            assert!(
+                node.log().to_lowercase().contains("in use"),
+                "the node ended at its start:\n{}",
+                node.log()
+            );
+        }
+    }
+
+    fn spawn(&self, port: u16) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("node.log");
+        let output = std::fs::File::create(&log).unwrap();
+        let mut command = fanlight();
+        command
+            .arg("serve")
+            .args(&self.args)
+            .env("FANLIGHT_LISTEN", loopback(port).to_string())
+            .envs(self.settings.iter().cloned())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        Node { process: Process::spawn(&mut command), addr: loopback(port), log, _dir: dir }
+    }
+}
+
+/// A running node; killed when dropped. Its output is printed when the test fails.
+#[derive(Debug)]
+pub(crate) struct Node {
+    process: Process,
+    addr: SocketAddr,
+    log: PathBuf,
+    _dir: TempDir,
+}
+
+impl Node {
+    /// A node with an embedded broker, unless told otherwise.
+    pub(crate) fn builder() -> NodeBuilder {
+        NodeBuilder { settings: Vec::new(), args: Vec::new() }.set("FANLIGHT_LOG", "info,fanlight=debug")
+    }
+
+    /// A ready node on `redis` with `settings`.
+    pub(crate) async fn start(redis: &RedisServer, settings: &[(&str, &str)]) -> Self {
+        let builder = Self::builder().redis(redis);
+        settings.iter().fold(builder, |builder, (name, value)| builder.set(name, value)).start().await
+    }
+
+    /// Its public address.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The process behind it.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Everything that it has printed.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until `/readyz` is 200.
+    pub(crate) async fn ready(&mut self, within: Duration) {
+        let addr = self.addr;
+        let process = &mut self.process;
+        eventually("/readyz is 200", within, async || {
+            if let Some(status) = process.status() {
+                panic!("the node ended: {status}");
+            }
+            match Request::get("/readyz").send(addr).await {
+                Ok(answer) if answer.status() == 200 => Ok(()),
+                Ok(answer) => Err(format!("{} {}", answer.status(), answer.text())),
+                Err(e) => Err(e),
+            }
+        })
+        .await;
+    }
+
+    /// Waits until `/livez` is 200; false when the process ended instead.
+    async fn lives(&mut self) -> bool {
+        let addr = self.addr;
+        let process = &mut self.process;
+        eventually("/livez is 200", secs(20), async || {
+            if process.status().is_some() {
+                return Ok(false);
+            }
+            match Request::get("/livez").send(addr).await {
+                Ok(answer) if answer.status() == 200 => Ok(true),
+                Ok(answer) => Err(format!("{} {}", answer.status(), answer.text())),
+                Err(e) => Err(e),
+            }
+        })
+        .await
+    }
+
+    /// The answer to `request`.
+    pub(crate) async fn send(&self, request: &Request) -> Response {
+        request.send(self.addr).await.unwrap_or_else(|e| panic!("{request:?}: {e}"))
+    }
+
+    /// The answer to `GET path`.
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.send(&Request::get(path)).await
+    }
+
+    /// Publishes through `POST /api/events`; returns the position.
+    pub(crate) async fn publish(&self, channel: &str, event: &str, data: &Value) -> String {
+        let answer = self
+            .send(&Request::post("/api/events", &json!({ "channel": channel, "event": event, "data": data })))
+            .await;
+        assert_eq!(answer.status(), 202, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Opens `path` as a stream and reads its first block.
+    pub(crate) async fn subscribe(&self, path: &str) -> SseClient {
+        let mut client = SseClient::open(self.addr, path).await;
+        let hello = client.next_event(secs(10)).await.expect("a first block");
+        assert_eq!(hello.json()["type"], "hello", "{hello:?}");
+        client
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// SIGSTOP: it keeps its sockets and does nothing.
+    pub(crate) fn pause(&mut self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn exit(&mut self, within: Duration) -> ExitStatus {
+        self.process.wait(within).await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- node {} ---\n{}", self.addr, self.log());
+        }
+    }
+}
