@@ -61,7 +61,7 @@ pub enum EnvelopeError {
 pub fn parse_plain(payload: &[u8], channel: &ChannelName, max_bytes: usize) -> Result<Event, EnvelopeError> {
     check_size(payload.len().saturating_sub(OVERHEAD), max_bytes)?;
     let text = std::str::from_utf8(payload).map_err(|_| EnvelopeError::Utf8)?;
-    let envelope = Members::parse(text).ok().filter(|m| m.has("data") || m.text("event") != Ok(None));
+    let envelope = Members::parse(text).ok().filter(is_envelope);
     let event = match envelope {
         Some(members) => from_members(&members, channel)?,
         None => Event { key: implied_key(channel, text), ..Event::unnamed(text) },
@@ -70,10 +70,15 @@ pub fn parse_plain(payload: &[u8], channel: &ChannelName, max_bytes: usize) -> R
     Ok(event)
 }
 
+fn is_envelope(members: &Members<'_>) -> bool {
+    members.raw("data").is_some() || !matches!(members.raw("event"), None | Some("null" | "\"\""))
+}
+
 fn from_members(members: &Members<'_>, channel: &ChannelName) -> Result<Event, EnvelopeError> {
-    let kind = members.text("event")?.map(|text| EventType::parse(&text)).transpose();
+    let given = |text: &Cow<'_, str>| !text.is_empty();
+    let kind = members.text("event")?.filter(given).map(|text| EventType::parse(&text)).transpose();
     let data = members.raw("data").unwrap_or("null");
-    let key = members.text_or_number("key")?.map(|text| Key::parse(&text)).transpose();
+    let key = members.text_or_number("key")?.filter(given).map(|text| Key::parse(&text)).transpose();
     Ok(Event {
         kind: kind.map_err(EnvelopeError::Kind)?,
         key: key.map_err(EnvelopeError::Key)?.or_else(|| implied_key(channel, data)),
@@ -106,20 +111,16 @@ impl<'a> Members<'a> {
         serde_json::from_str(text)
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.raw(name).is_some()
-    }
-
     /// The last member of this name, as it was written.
     pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value.get())
     }
 
-    /// A string that is not empty; `null` counts as missing.
+    /// A string; `null` counts as missing.
     pub(super) fn text(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, EnvelopeError> {
         let wrong = EnvelopeError::Type { member: name, expected: "a string" };
         match self.raw(name) {
-            None | Some("null" | "\"\"") => Ok(None),
+            None | Some("null") => Ok(None),
             Some(raw) => string(raw).map(Some).ok_or(wrong),
         }
     }

@@ -22,7 +22,7 @@ pub enum FieldError {
     Empty,
 }
 
-fn check(text: &str) -> Result<(), FieldError> {
+pub(super) fn check(text: &str) -> Result<(), FieldError> {
     if text.is_empty() {
         return Err(FieldError::Empty);
     }

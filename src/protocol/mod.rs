@@ -9,4 +9,5 @@ pub mod durable;
 pub mod envelope;
 pub mod event;
 pub mod position;
+pub mod request;
 pub mod sse;
