@@ -17,4 +17,5 @@
 
 pub mod broker;
 pub mod clock;
+pub mod config;
 pub mod protocol;

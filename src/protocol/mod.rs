@@ -10,4 +10,5 @@ pub mod envelope;
 pub mod event;
 pub mod position;
 pub mod request;
+pub mod secret;
 pub mod sse;
