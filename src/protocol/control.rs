@@ -89,7 +89,9 @@ fn block(retry_ms: Option<u64>, name: Option<&str>, data: &impl Serialize) -> Bl
 
 #[cfg(test)]
 mod tests {
+    use super::super::whatwg::interpret;
     use super::*;
+    use proptest::prelude::*;
 
     fn text(block: &Block) -> String {
         String::from_utf8(block.bare().to_vec()).unwrap()
@@ -150,6 +152,21 @@ mod tests {
         for block in [gap(&channel("a"), GapReason::HistoryLost), bye(CloseReason::MaxAge, 1), limit("c", 1)]
         {
             assert_eq!(block.events(), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_out_of_a_control_event(node in any::<String>(), code in any::<String>(), n: u64) {
+            let hello =
+                Hello { retry_ms: n, named: true, connection_id: &node, node: &node, channels: &[], recovered: None };
+            for (block, member, value) in [(hello.block(), "node", &node), (limit(&code, n), "code", &code)] {
+                let read = interpret(&block.bare());
+                prop_assert_eq!((read.fired.len(), &read.retries, read.unknown.len()), (1, &vec![n], 0));
+                let data: serde_json::Value = serde_json::from_str(&read.fired[0].data).unwrap();
+                prop_assert_eq!(data[member].as_str(), Some(value.as_str()));
+                prop_assert_eq!(&read.fired[0].id, "");
+            }
         }
     }
 }

@@ -165,7 +165,9 @@ pub fn encode(position: Position, previous: Option<u64>, event: &Event) -> Vec<u
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::FieldError;
     use super::*;
+    use proptest::prelude::*;
 
     fn jobs() -> ChannelName {
         ChannelName::parse("jobs").unwrap()
@@ -199,5 +201,119 @@ mod tests {
         assert_eq!(frame.position, POSITION);
         assert_eq!(frame.previous, Some(Position { epoch: POSITION.epoch, n: 17 }));
         assert_eq!(frame.event(&jobs(), 100).unwrap(), event());
+    }
+
+    #[test]
+    fn a_payload_is_a_frame_by_its_first_two_bytes() {
+        assert!(is_frame(b"\x1e1 "));
+        assert!(is_frame(b"\x1e2"));
+        for plain in [&b""[..], b"\x1e", b"\x1e{}", b"{}", b"1"] {
+            assert!(!is_frame(plain), "{plain:?}");
+            assert_eq!(Frame::parse(plain), Err(FrameError::NotAFrame));
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_refused() {
+        use FrameError as E;
+        for (frame, why) in [
+            ("\x1e2 1 2 0 0 0 0\n", E::Version),
+            ("\x1e10 1 2 0 0 0 0\n", E::Version),
+            ("\x1e1", E::Header),
+            ("\x1e1\n", E::Header),
+            ("\x1e1 1 2 0 0 0 0", E::Header),
+            ("\x1e1 1 2 0 0 0\n", E::Header),
+            ("\x1e1 1 2 0 0 0 0 0\n", E::Header),
+            ("\x1e1 1 2 0 0 0 0 \n", E::Header),
+            ("\x1e1  1 2 0 0 0 0\n", E::Header),
+            ("\x1e1 1 2 0 0 0 0\r\n", E::Header),
+            ("\x1e1 01 2 0 0 0 0\n", E::Header),
+            ("\x1e1 A 2 0 0 0 0\n", E::Header),
+            ("\x1e1 +1 2 0 0 0 0\n", E::Header),
+            ("\x1e1 1 -2 0 0 0 0\n", E::Header),
+            ("\x1e1 1 1.7e15 0 0 0 0\n", E::Header),
+            ("\x1e1 1 0 0 0 0 0\n", E::Header),
+            ("\x1e1 1 2 2 0 0 0\n", E::Header),
+            ("\x1e1 1 2 3 0 0 0\n", E::Header),
+            ("\x1e1 1 9007199254740992 0 0 0 0\n", E::Header),
+            ("\x1e1 100000000000 2 0 0 0 0\n", E::Header),
+            ("\x1e1 1 2 0 18446744073709551616 0 0\n", E::Header),
+            ("\x1e1 1 2 0 18446744073709551615 1 0\nab", E::Truncated),
+            ("\x1e1 1 2 0 1 1 1\nab", E::Truncated),
+        ] {
+            assert_eq!(Frame::parse(frame.as_bytes()), Err(why), "{frame:?}");
+        }
+        let endless = format!("\x1e1 {}\n", "0 ".repeat(100));
+        assert_eq!(Frame::parse(endless.as_bytes()), Err(E::Header));
+    }
+
+    #[test]
+    fn the_position_of_an_event_that_cannot_be_delivered_is_known() {
+        use EnvelopeError as E;
+        for (frame, why) in [
+            (&b"\x1e1 1 9 8 3 0 0\na\nbdata"[..], E::Kind(FieldError::ControlCharacter)),
+            (b"\x1e1 1 9 8 0 1 0\n\0data", E::Key(FieldError::ControlCharacter)),
+            (b"\x1e1 1 9 8 1 0 0\n\xffdata", E::Utf8),
+            (b"\x1e1 1 9 8 0 0 0\n\xff", E::Utf8),
+            (b"\x1e1 1 9 8 0 0 0\n12345", E::TooLarge { bytes: 5, max: 4 }),
+        ] {
+            let frame = Frame::parse(frame).unwrap();
+            assert_eq!((frame.position.n, frame.previous.unwrap().n), (9, 8));
+            assert_eq!(frame.event(&jobs(), 4), Err(why));
+        }
+    }
+
+    #[test]
+    fn a_field_may_not_be_cut_inside_a_character() {
+        let frame = Frame::parse("\x1e1 1 2 0 1 0 0\né".as_bytes()).unwrap();
+        assert_eq!(frame.event(&jobs(), 100), Err(EnvelopeError::Utf8));
+    }
+
+    #[test]
+    fn what_redis_users_leave_out_is_filled_in_as_for_plain_events() {
+        let frame = Frame::parse(b"\x1e1 1 2 0 0 0 3\nxyz{\"id\":42}").unwrap();
+        let event = frame.event(&jobs(), 100).unwrap();
+        assert_eq!((event.kind, event.traceparent), (None, None));
+        assert_eq!(event.key.unwrap().as_str(), "42");
+        assert_eq!(frame.event(&ChannelName::parse("news").unwrap(), 100).unwrap().key, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_is_read_back(
+            (epoch, n, previous) in (0u64..1 << 44, 1..N_LIMIT, 0..N_LIMIT),
+            (kind, key, data) in (any::<String>(), any::<String>(), any::<String>()),
+            traced: bool,
+        ) {
+            let traceparent = traced.then(|| event().traceparent.unwrap());
+            let (kind, key) = (EventType::parse(&kind).ok(), Key::parse(&key).ok());
+            let event = Event { kind, key, data, traceparent };
+            let position = Position { epoch, n };
+            let previous = Some(previous % n).filter(|&n| n > 0);
+            let bytes = encode(position, previous, &event);
+            let frame = Frame::parse(&bytes).unwrap();
+            prop_assert_eq!(frame.position, position);
+            prop_assert_eq!(frame.previous, previous.map(|n| Position { epoch, n }));
+            prop_assert_eq!(frame.event(&ChannelName::parse("news").unwrap(), 1 << 20), Ok(event));
+        }
+
+        /// The header has one form: what is accepted is what `encode` writes.
+        #[test]
+        fn a_damaged_frame_is_refused_or_is_another_frame(at in 0usize..40, byte: u8) {
+            let mut bytes = encode(POSITION, Some(17), &event());
+            bytes[at] = byte;
+            if let Ok(frame) = Frame::parse(&bytes) {
+                if let Ok(event) = frame.event(&ChannelName::parse("news").unwrap(), 1000) {
+                    let again = encode(frame.position, frame.previous.map(|p| p.n), &event);
+                    prop_assert!(again == bytes || event.traceparent.is_none());
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_a_refusal(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Frame::parse(&bytes);
+            let _ = Frame::parse(&[b"\x1e1 ", &bytes[..]].concat());
+        }
     }
 }

@@ -190,3 +190,233 @@ impl<'de> Deserialize<'de> for Name<'de> {
         deserializer.deserialize_str(NameVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAX: usize = 1000;
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn parse_on(channel: &str, payload: &str) -> Result<Event, EnvelopeError> {
+        parse_plain(payload.as_bytes(), &ChannelName::parse(channel).unwrap(), MAX)
+    }
+
+    fn parse(payload: &str) -> Result<Event, EnvelopeError> {
+        parse_on("news", payload)
+    }
+
+    fn key_on(channel: &str, payload: &str) -> Option<String> {
+        parse_on(channel, payload).unwrap().key.map(|key| key.to_string())
+    }
+
+    #[test]
+    fn every_member_of_an_envelope_is_taken_and_the_rest_ignored() {
+        let event = parse(&format!(
+            r#" {{"v":2,"event":"job\u005fdone","data":{{"id":"42"}},"key":"k","id":"7","traceparent":"{TRACE}"}} "#
+        ));
+        let expected = Event {
+            kind: Some(EventType::parse("job_done").unwrap()),
+            key: Some(Key::parse("k").unwrap()),
+            data: r#"{"id":"42"}"#.into(),
+            traceparent: Some(TRACE.into()),
+        };
+        assert_eq!(event, Ok(expected));
+    }
+
+    #[test]
+    fn json_data_passes_through_as_it_was_written() {
+        for data in [
+            "1.0",
+            "1e400",
+            "-0",
+            r#""text""#,
+            r#"{ "b":1,"a":1,"a":2 }"#,
+            r#""\u00e9\/\ud800""#,
+            "[1,\r\n 2]",
+            "null",
+        ] {
+            assert_eq!(parse(&format!("{{\"data\": {data} }}")).unwrap(), Event::unnamed(data));
+        }
+    }
+
+    #[test]
+    fn an_envelope_without_data_carries_null() {
+        let event = parse(r#"{"event":"tick"}"#).unwrap();
+        assert_eq!((event.kind.unwrap().as_str(), event.data.as_str()), ("tick", "null"));
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_delivered_as_it_stands() {
+        for payload in [
+            "",
+            "hello\r\nworld\0",
+            "42",
+            "\"data\"",
+            "null",
+            r#"["event","data"]"#,
+            r#"[{"data":1}]"#,
+            "{}",
+            r#"{"status":"ok"}"#,
+            r#"{"event":null}"#,
+            r#"{"event":""}"#,
+            r#"{"event":"cut","data":{"id":"#,
+            r#"{"data":1} trailing"#,
+            "\u{feff}{\"data\":1}",
+        ] {
+            assert_eq!(parse(payload), Ok(Event::unnamed(payload)), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn null_and_empty_members_count_as_missing_and_the_last_of_a_name_counts() {
+        assert_eq!(
+            parse(r#"{"event":null,"key":null,"traceparent":null,"data":1}"#),
+            Ok(Event::unnamed("1"))
+        );
+        assert_eq!(parse(r#"{"event":"","key":"","data":1}"#), Ok(Event::unnamed("1")));
+        assert_eq!(parse(r#"{"data":1,"data":2}"#), Ok(Event::unnamed("2")));
+    }
+
+    #[test]
+    fn types_and_keys_that_cannot_be_one_are_refused() {
+        use EnvelopeError as E;
+        let long = "k".repeat(event::MAX_FIELD_LEN + 1);
+        for (value, why) in [
+            (r#""a\nb""#.to_owned(), FieldError::ControlCharacter),
+            (r#""a\rb""#.into(), FieldError::ControlCharacter),
+            (r#""\u0000""#.into(), FieldError::ControlCharacter),
+            (format!("\"{long}\""), FieldError::TooLong),
+        ] {
+            assert_eq!(parse(&format!("{{\"event\":{value}}}")), Err(E::Kind(why)));
+            assert_eq!(parse(&format!("{{\"data\":1,\"key\":{value}}}")), Err(E::Key(why)));
+        }
+        for value in ["true", "{}", "[]", r#""\ud800""#] {
+            let wrong = |member, expected| Err(E::Type { member, expected });
+            assert_eq!(parse(&format!("{{\"event\":{value}}}")), wrong("event", "a string"));
+            assert_eq!(
+                parse(&format!("{{\"data\":1,\"key\":{value}}}")),
+                wrong("key", "a string or a number")
+            );
+        }
+        assert!(matches!(parse(r#"{"event":1}"#), Err(E::Type { member: "event", .. })));
+    }
+
+    #[test]
+    fn a_number_is_a_key_in_the_form_in_which_it_was_written() {
+        for number in ["42", "-1", "4.20", "1E3", "12345678901234567890"] {
+            assert_eq!(key_on("news", &format!("{{\"data\":1,\"key\":{number}}}")).as_deref(), Some(number));
+        }
+    }
+
+    #[test]
+    fn on_jobs_the_id_in_the_data_is_the_key_where_none_is_given() {
+        let key = |payload| key_on("jobs", payload);
+        assert_eq!(key(r#"{"data":{"id":"a\u0062"}}"#).as_deref(), Some("ab"));
+        assert_eq!(key(r#"{"data":{"status":"x","id":42}}"#).as_deref(), Some("42"));
+        assert_eq!(key(r#"{"data":{"id":"42"},"key":"k"}"#).as_deref(), Some("k"));
+        assert_eq!(key(r#"{"id":"42","status":"completed"}"#).as_deref(), Some("42"), "as it stands");
+        for without in [
+            r#"{"data":{"id":{}}}"#,
+            r#"{"data":{"id":"a\nb"}}"#,
+            r#"{"data":["id"]}"#,
+            r#"{"event":"x"}"#,
+            "x",
+        ] {
+            assert_eq!(key(without), None, "{without}");
+        }
+        assert_eq!(key_on("news", r#"{"data":{"id":"42"}}"#), None);
+    }
+
+    #[test]
+    fn a_broken_traceparent_is_ignored_never_passed_on() {
+        for trace in [r#""x""#, "1", r#""00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nid: 1""#]
+        {
+            let event = parse(&format!("{{\"data\":1,\"traceparent\":{trace}}}")).unwrap();
+            assert_eq!(event, Event::unnamed("1"));
+        }
+    }
+
+    #[test]
+    fn the_limit_is_on_the_data_whatever_stands_around_it() {
+        let data = format!("\"{}\"", "x".repeat(MAX - 2));
+        let envelope = |data: &str| format!("{{\"event\":\"{}\",\"data\":{data}}}", "e".repeat(256));
+        assert_eq!(parse(&envelope(&data)).unwrap().data, data);
+        assert_eq!(parse(&data).unwrap().data, data);
+        let over = Err(EnvelopeError::TooLarge { bytes: MAX + 1, max: MAX });
+        assert_eq!(parse(&envelope(&format!("{data} ").replace("\" ", "x\""))), over);
+        assert_eq!(parse(&"x".repeat(MAX + 1)), over);
+        assert!(matches!(parse(&envelope(&" ".repeat(MAX + OVERHEAD))), Err(EnvelopeError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused() {
+        let channel = ChannelName::parse("news").unwrap();
+        for payload in [&b"\xff"[..], b"{\"data\":\"\xc3\"}", b"\xed\xa0\x80"] {
+            assert_eq!(parse_plain(payload, &channel, MAX), Err(EnvelopeError::Utf8));
+        }
+    }
+
+    #[test]
+    fn depth_does_not_overflow_the_stack() {
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        let channel = ChannelName::parse("jobs").unwrap();
+        for payload in
+            [format!("{{\"data\":{deep}}}"), format!("{{\"data\":{{\"id\":{deep}}}}}"), deep.clone()]
+        {
+            assert!(parse_plain(payload.as_bytes(), &channel, 1 << 20).is_ok());
+        }
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            prop::sample::select(&["event", "data", "key", "id", "traceparent"][..]).prop_map(str::to_owned),
+            any::<String>(),
+        ];
+        leaf.prop_recursive(4, 32, 6, move |inner| {
+            let object = prop::collection::hash_map(name.clone(), inner.clone(), 0..6);
+            let object = object.prop_map(|members| Value::Object(members.into_iter().collect()));
+            prop_oneof![prop::collection::vec(inner, 0..6).prop_map(Value::from), object]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_event_or_a_refusal(payload in prop::collection::vec(any::<u8>(), 0..200), jobs: bool) {
+            let channel = ChannelName::parse(if jobs { "jobs" } else { "news" }).unwrap();
+            let event = parse_plain(&payload, &channel, MAX);
+            prop_assert_eq!(event.is_err(), std::str::from_utf8(&payload).is_err());
+        }
+
+        #[test]
+        fn any_json_in_an_envelope_arrives_as_it_was_written(value in json(), pretty: bool) {
+            let data = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let channel = ChannelName::parse("jobs").unwrap();
+            let event = parse_plain(format!("{{\"data\":{data}}}").as_bytes(), &channel, 1 << 20).unwrap();
+            prop_assert_eq!(event.data, data);
+        }
+
+        /// Against the obvious way of reading an envelope, by a whole JSON tree.
+        #[test]
+        fn any_json_as_payload_is_read_as_its_tree_says(value in json()) {
+            let payload = serde_json::to_string(&value).unwrap();
+            let event = parse_plain(payload.as_bytes(), &ChannelName::parse("news").unwrap(), 1 << 20);
+            let kind = value.get("event").filter(|kind| !kind.is_null() && *kind != "");
+            match (value.get("data"), kind) {
+                (None, None) => prop_assert_eq!(event, Ok(Event::unnamed(payload))),
+                (data, kind) => if let Ok(event) = event {
+                    prop_assert_eq!(&event.data, &data.map_or("null".into(), ToString::to_string));
+                    prop_assert_eq!(event.kind.as_ref().map(EventType::as_str), kind.and_then(|kind| kind.as_str()));
+                },
+            }
+        }
+    }
+}

@@ -142,4 +142,30 @@ mod tests {
         assert_eq!(Key::parse(&"k".repeat(257)), Err(FieldError::TooLong));
         assert_eq!(EventType::parse("job_progress ü").unwrap().as_str(), "job_progress ü");
     }
+
+    #[test]
+    fn a_traceparent_of_a_future_version_is_passed_on_as_version_00() {
+        const PARTS: &str = "-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let read = |text: String| traceparent(&text).map(String::from);
+        let valid = Some(format!("00{PARTS}"));
+        assert_eq!(read(format!("00{PARTS}")), valid);
+        assert_eq!(read(format!("01{PARTS}")), valid);
+        assert_eq!(read(format!("cc{PARTS}-what-may-come")), valid);
+        for invalid in [
+            format!("00{PARTS}-more"),
+            format!("01{PARTS}.more"),
+            format!("ff{PARTS}"),
+            format!("0X{PARTS}"),
+            format!("00{}", PARTS.to_uppercase()),
+            format!("00{}", &PARTS[..52]),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01".into(),
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01".into(),
+            "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01".into(),
+            "00-0af7651916cd43dd8448eb211c8031é-b7ad6b7169203331-01".into(),
+            String::new(),
+            "é".into(),
+        ] {
+            assert_eq!(read(invalid.clone()), None, "{invalid}");
+        }
+    }
 }

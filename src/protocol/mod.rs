@@ -12,3 +12,5 @@ pub mod position;
 pub mod request;
 pub mod secret;
 pub mod sse;
+#[cfg(test)]
+mod whatwg;

@@ -155,3 +155,135 @@ fn members(text: &str) -> Result<Members<'_>, Problem> {
     }
     Ok(members)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal(body: &str) -> String {
+        PublishRequest::parse(body.as_bytes(), 100).unwrap_err().to_string()
+    }
+
+    fn one(body: &str) -> PublishEvent {
+        match PublishRequest::parse(body.as_bytes(), 100).unwrap() {
+            PublishRequest::One(event) => event,
+            PublishRequest::Many(_) => panic!("an array"),
+        }
+    }
+
+    #[test]
+    fn an_object_is_one_event_with_every_member() {
+        let event = one(
+            r#" {"channel":"jobs","event":"job_completed","data":{"id": "42"},"key":7,"idempotencyKey":"once"} "#,
+        );
+        let expected = PublishEvent {
+            channel: ChannelName::parse("jobs").unwrap(),
+            event: Event {
+                kind: Some(EventType::parse("job_completed").unwrap()),
+                key: Some(Key::parse("7").unwrap()),
+                data: r#"{"id": "42"}"#.into(),
+                traceparent: None,
+            },
+            idempotency_key: Some("once".into()),
+        };
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn only_channel_and_data_must_be_there_and_a_job_is_known_by_its_id() {
+        let event =
+            one(r#"{"channel":"jobs","data":{"id":42},"event":null,"key":null,"idempotencyKey":null}"#);
+        assert_eq!((event.event.kind, event.idempotency_key), (None, None));
+        assert_eq!(event.event.key.unwrap().as_str(), "42");
+        assert_eq!(one(r#"{"channel":"x","data":null}"#).event, Event::unnamed("null"));
+    }
+
+    #[test]
+    fn an_array_keeps_its_order_and_may_be_empty() {
+        let body = r#"[{"channel":"a","data":1}, {"channel":"b","data":2}]"#;
+        let Ok(PublishRequest::Many(events)) = PublishRequest::parse(body.as_bytes(), 100) else { panic!() };
+        assert_eq!(events.iter().map(|e| e.channel.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(PublishRequest::parse(b" [] ", 100), Ok(PublishRequest::Many(Vec::new())));
+    }
+
+    #[test]
+    fn every_refusal_names_the_member_and_what_is_wrong_with_it() {
+        for (body, says) in [
+            ("", "not valid JSON: EOF while parsing a value at line 1 column 0"),
+            ("{", "not valid JSON: EOF while parsing an object at line 1 column 1"),
+            ("{\"channel\":\"a\",\"data\":1}x", "not valid JSON: trailing characters at line 1 column 25"),
+            ("[{},", "not valid JSON: EOF while parsing a value at line 1 column 4"),
+            ("7", "must be an object"),
+            ("{}", "`channel` is missing"),
+            (r#"{"channel":null,"data":1}"#, "`channel` is missing"),
+            (r#"{"channel":"a"}"#, "`data` is missing"),
+            (r#"{"channel":7,"data":1}"#, "`channel` must be a string"),
+            (
+                r#"{"channel":"a b","data":1}"#,
+                "`channel`: a channel name has only the characters A-Z a-z 0-9 . _ : / -",
+            ),
+            (
+                r#"{"channel":"all","data":1}"#,
+                "`channel`: `all` stands for every channel and is not a channel",
+            ),
+            (r#"{"channel":"a","data":1,"event":"a\nb"}"#, "`event` must not contain CR, LF or NUL"),
+            (r#"{"channel":"a","data":1,"event":""}"#, "`event` must not be empty"),
+            (r#"{"channel":"a","data":1,"event":{}}"#, "`event` must be a string"),
+            (r#"{"channel":"a","data":1,"key":""}"#, "`key` must not be empty"),
+            (r#"{"channel":"a","data":1,"key":[]}"#, "`key` must be a string or a number"),
+            (r#"{"channel":"a","data":1,"idempotencyKey":""}"#, "`idempotencyKey` must not be empty"),
+            (r#"{"channel":"a","data":1,"idempotencyKey":7}"#, "`idempotencyKey` must be a string"),
+            (
+                r#"{"channel":"a","data":1,"idempotencyKey":"\u0000"}"#,
+                "`idempotencyKey` must not contain CR, LF or NUL",
+            ),
+            (r#"{"channel":"a","data":1,"data":2}"#, "`data` is given twice"),
+            (
+                "{\"channel\":\"a\",\"idempotency_key\\n\":1}",
+                "unknown member \"idempotency_key\\n\"; allowed are channel, event, data, key, idempotencyKey",
+            ),
+            (r#"[{"channel":"a","data":1},{"channel":"a"}]"#, "event 1: `data` is missing"),
+            (r#"[[]]"#, "event 0: must be an object"),
+        ] {
+            assert_eq!(refusal(body), says, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_event_beyond_the_limit_is_told_apart_so_that_it_can_be_answered_413() {
+        let body = format!(r#"[{{"channel":"a","data":1}},{{"channel":"a","data":"{}"}}]"#, "x".repeat(99));
+        let error = PublishRequest::parse(body.as_bytes(), 100).unwrap_err();
+        let problem = Problem::Event(EnvelopeError::TooLarge { bytes: 101, max: 100 });
+        assert_eq!(error, RequestError { index: Some(1), problem });
+    }
+
+    #[test]
+    fn a_thousand_events_are_taken_and_one_more_refused() {
+        let body = |n: usize| format!("[{}]", vec![r#"{"channel":"a","data":1}"#; n].join(","));
+        assert!(PublishRequest::parse(body(1000).as_bytes(), 100).is_ok());
+        assert_eq!(refusal(&body(1001)), "1001 events in one request; at most 1000 are allowed");
+    }
+
+    #[test]
+    fn a_body_that_is_not_utf8_is_refused() {
+        let error = PublishRequest::parse(b"{\"channel\":\"a\",\"data\":\"\xff\"}", 100).unwrap_err();
+        assert_eq!(error.to_string(), "not valid UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_a_refusal(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = PublishRequest::parse(&body, 100);
+        }
+
+        #[test]
+        fn no_refusal_is_longer_than_a_line_of_log(name in any::<String>(), value in any::<String>()) {
+            let body = serde_json::json!({ "channel": value, name: value }).to_string();
+            if let Err(error) = PublishRequest::parse(body.as_bytes(), 100) {
+                let text = error.to_string();
+                prop_assert!(text.len() < 1000 && !text.contains(['\r', '\n']), "{text}");
+            }
+        }
+    }
+}

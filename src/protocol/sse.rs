@@ -197,3 +197,185 @@ fn lines(text: &str) -> impl Iterator<Item = &str> + Clone {
         Some(line)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::position::N_LIMIT;
+    use super::super::whatwg::{Fired, as_read, dechunk, interpret};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(block: &Block) -> &str {
+        std::str::from_utf8(block.bytes(Framing::Bare)).unwrap()
+    }
+
+    fn unnamed(data: &str) -> Block {
+        Block::encode(None, data, None)
+    }
+
+    #[test]
+    fn an_event_is_written_id_first_then_type_then_data() {
+        let kind = EventType::parse("job_completed").unwrap();
+        let block = Block::encode(Some(&kind), r#"{"id":"42"}"#, Some(Position { epoch: 1, n: 255 }));
+        let bare = "id: 00000000001-000000000000ff\nevent: job_completed\ndata: {\"id\":\"42\"}\n\n";
+        assert_eq!(text(&block), bare);
+        assert_eq!(block.chunked(), &format!("{:x}\r\n{bare}\r\n", bare.len()));
+        assert_eq!(block.bare(), bare);
+        assert_eq!(block.events(), 1);
+    }
+
+    #[test]
+    fn data_is_cut_at_each_of_the_three_line_ends() {
+        for (data, bare) in [
+            ("", "data: \n\n"),
+            (" a: b", "data:  a: b\n\n"),
+            ("a\rb\nc\r\nd", "data: a\ndata: b\ndata: c\ndata: d\n\n"),
+            ("a\n\rb", "data: a\ndata: \ndata: b\n\n"),
+            ("a\r\r\nb", "data: a\ndata: \ndata: b\n\n"),
+            ("\r\n", "data: \ndata: \n\n"),
+            ("a\n", "data: a\ndata: \n\n"),
+            ("a\0\u{2028}\u{feff}b", "data: a\0\u{2028}\u{feff}b\n\n"),
+        ] {
+            assert_eq!(text(&unnamed(data)), bare, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn the_chunk_size_is_hexadecimal_without_leading_zeros_at_every_width() {
+        for length in [1, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536] {
+            let bare = "x".repeat(length);
+            assert_eq!(Block::from_text(&bare).chunked(), &format!("{length:x}\r\n{bare}\r\n"));
+        }
+    }
+
+    #[test]
+    fn an_empty_block_writes_nothing_because_an_empty_chunk_would_end_the_stream() {
+        for block in [
+            Block::from_text(""),
+            Block::merge(&[]),
+            Block::merge(&[Block::from_text(""), Block::merge(&[])]),
+        ] {
+            assert_eq!(block.bytes(Framing::Chunked), b"");
+            assert_eq!(block.bytes(Framing::Bare), b"");
+            assert_eq!((block.bare(), block.events()), (Bytes::new(), 0));
+        }
+    }
+
+    #[test]
+    fn a_comment_stays_a_comment_whatever_is_in_it() {
+        assert_eq!(text(&Block::comment("ping")), ": ping\n\n");
+        assert_eq!(text(&Block::comment("a\r\ndata: b")), ": a\n: data: b\n\n");
+        assert_eq!(Block::comment("ping").events(), 0);
+    }
+
+    #[test]
+    fn a_stream_in_chunks_ends_with_the_last_chunk_and_a_bare_one_with_nothing() {
+        let wire = [unnamed("a").bytes(Framing::Chunked), Framing::Chunked.end()].concat();
+        assert_eq!(dechunk(&wire), Some((b"data: a\n\n".to_vec(), true)));
+        assert_eq!(Framing::Bare.end(), b"");
+    }
+
+    #[test]
+    fn merged_blocks_are_one_chunk_that_knows_how_many_events_are_left() {
+        let merged = Block::merge(&[unnamed("a"), Block::comment("ping"), unnamed("b")]);
+        let bare = "data: a\n\n: ping\n\ndata: b\n\n";
+        assert_eq!(merged.chunked(), &format!("1a\r\n{bare}\r\n"));
+        assert_eq!(merged.events(), 2);
+        for (framing, start) in [(Framing::Bare, 0), (Framing::Chunked, 4)] {
+            let left = |bare: usize| merged.events_left(framing, start + bare);
+            assert_eq!([left(0), left(8), left(9), left(25), left(26)], [2, 2, 1, 1, 0], "{framing:?}");
+        }
+        assert_eq!(merged.events_left(Framing::Chunked, 0), 2);
+    }
+
+    #[test]
+    fn a_handle_is_one_pointer() {
+        assert_eq!(size_of::<Block>(), size_of::<usize>());
+        assert_eq!(size_of::<Option<Block>>(), size_of::<usize>());
+    }
+
+    /// Texts in which everything that could matter to a parser is frequent.
+    fn data() -> impl Strategy<Value = String> {
+        const SPICE: [&str; 16] = [
+            "\r",
+            "\n",
+            "\r\n",
+            "\0",
+            "\u{feff}",
+            "\u{2028}",
+            "\u{85}",
+            "\u{c}",
+            "🦀",
+            ":",
+            " ",
+            "data: ",
+            "id: x",
+            "event:",
+            "retry: 1",
+            "{\"a\":1}",
+        ];
+        let spicy =
+            prop::collection::vec(prop::sample::select(&SPICE[..]), 0..12).prop_map(|parts| parts.concat());
+        prop_oneof![
+            spicy,
+            any::<String>(),
+            (any::<String>(), any::<String>()).prop_map(|(a, b)| a + "\r" + &b)
+        ]
+    }
+
+    fn kind() -> impl Strategy<Value = Option<EventType>> {
+        let text = any::<String>().prop_map(|text| text.replace(['\r', '\n', '\0'], ""));
+        prop::option::of(text.prop_filter_map("a type", |text| EventType::parse(&text).ok()))
+    }
+
+    fn id() -> impl Strategy<Value = Option<Position>> {
+        prop::option::of((0u64..1 << 44, 0..N_LIMIT).prop_map(|(epoch, n)| Position { epoch, n }))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_what_a_client_fires(kind in kind(), data in data(), id in id()) {
+            let block = Block::encode(kind.as_ref(), &data, id);
+            let read = interpret(block.bytes(Framing::Bare));
+            let expected = Fired {
+                kind: kind.map_or("message".into(), |kind| kind.to_string()),
+                data: as_read(&data),
+                id: id.map(|id| id.to_string()).unwrap_or_default(),
+            };
+            prop_assert_eq!(read.fired, [expected]);
+            prop_assert!(read.unknown.is_empty() && read.retries.is_empty() && read.comments.is_empty());
+            prop_assert_eq!(dechunk(block.chunked()), Some((block.bare().to_vec(), false)));
+        }
+
+        #[test]
+        fn a_comment_fires_nothing(text in data()) {
+            let read = interpret(Block::comment(&text).bytes(Framing::Bare));
+            prop_assert!(read.fired.is_empty() && read.unknown.is_empty() && read.retries.is_empty());
+            let lines: Vec<_> = as_read(&text).split('\n').map(|line| format!(" {line}")).collect();
+            prop_assert_eq!(read.comments, lines);
+        }
+
+        /// However blocks are merged and wherever the writing stops, the count is that of the client.
+        #[test]
+        fn the_events_left_are_those_that_a_client_has_not_fired(
+            groups in prop::collection::vec(prop::collection::vec((data(), any::<bool>()), 0..4), 0..3),
+        ) {
+            let block = |(data, event): &(String, bool)| if *event { unnamed(data) } else { Block::comment(data) };
+            let merged = groups.iter().map(|group| Block::merge(&group.iter().map(block).collect::<Vec<_>>()));
+            let merged = Block::merge(&merged.collect::<Vec<_>>());
+            let bare: String = groups.concat().iter().map(|part| text(&block(part)).to_owned()).collect();
+            prop_assert_eq!(text(&merged), &bare);
+            for framing in [Framing::Bare, Framing::Chunked] {
+                let wire = merged.bytes(framing);
+                for written in 0..=wire.len() {
+                    let content = match framing {
+                        Framing::Bare => wire[..written].to_vec(),
+                        Framing::Chunked => dechunk(&wire[..written]).unwrap().0,
+                    };
+                    let fired = interpret(&content).fired.len();
+                    prop_assert_eq!(merged.events_left(framing, written), merged.events() - fired);
+                }
+            }
+        }
+    }
+}
