@@ -7,4 +7,5 @@
     reason = "the rules on time and blocking are for the program, not for its tests"
 )]
 
+mod rooms;
 mod support;
