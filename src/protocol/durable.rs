@@ -302,11 +302,10 @@ mod tests {
         fn a_damaged_frame_is_refused_or_is_another_frame(at in 0usize..40, byte: u8) {
             let mut bytes = encode(POSITION, Some(17), &event());
             bytes[at] = byte;
-            if let Ok(frame) = Frame::parse(&bytes) {
-                if let Ok(event) = frame.event(&ChannelName::parse("news").unwrap(), 1000) {
-                    let again = encode(frame.position, frame.previous.map(|p| p.n), &event);
-                    prop_assert!(again == bytes || event.traceparent.is_none());
-                }
+            let Ok(frame) = Frame::parse(&bytes) else { return Ok(()) };
+            if let Ok(event) = frame.event(&ChannelName::parse("news").unwrap(), 1000) {
+                let again = encode(frame.position, frame.previous.map(|p| p.n), &event);
+                prop_assert!(again == bytes || event.traceparent.is_none());
             }
         }
 
