@@ -3,6 +3,9 @@
 //! The broker has never heard of the hub: it yields [`Notice`]s in order on a bounded queue, and asks an [`Interest`]
 //! which channels are wanted. It does not know who subscribes or how events reach a socket.
 
+pub mod memory;
+mod replay;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,12 +17,36 @@ use crate::protocol::close::GapReason;
 use crate::protocol::event::{Delivery, Event};
 use crate::protocol::position::Position;
 
+/// How many [`Notice`]s wait for the node at most. When it is full the memory broker makes its publishers wait, and the
+/// Redis broker stops reading until its own queue behind it overflows, which it treats as an interruption: cut,
+/// reconnect, fill.
+pub const NOTICE_QUEUE: usize = 4096;
+
+/// The settings that both brokers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many events a channel's history keeps at least; 1 or more.
+    pub history_size: usize,
+    /// How long a channel's history is kept after its last event.
+    pub history_ttl: Duration,
+    /// Events from Redis with more data than this are dropped and counted.
+    pub max_event_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { history_size: 1000, history_ttl: Duration::from_secs(3600), max_event_bytes: 256 * 1024 }
+    }
+}
+
 /// What a broker yields, in order, on one bounded queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// An event, live or filled in from history after an interruption; positions never go back.
+    /// An event, live or filled in from history after an interruption; positions never go back. It may be of a channel
+    /// that nobody wants (any more).
     Event(Delivery),
-    /// Events of these channels may be missing before the next notice.
+    /// Events of these channels may be missing before the next notice. Whoever still waits for the confirmation of a
+    /// channel need not be told.
     Gap {
         /// The affected channels, all of them wanted.
         channels: Vec<ChannelName>,
@@ -35,8 +62,8 @@ pub struct Publication {
     pub channel: ChannelName,
     /// What.
     pub event: Event,
-    /// A repeated key answers the first position again and delivers nothing; at most
-    /// [`MAX_FIELD_LEN`](crate::protocol::event::MAX_FIELD_LEN) bytes.
+    /// A key that was used before on the same channel answers the first position again and delivers nothing, for as
+    /// long as a quiet channel's history is kept; at most [`MAX_FIELD_LEN`](crate::protocol::event::MAX_FIELD_LEN) bytes.
     pub idempotency_key: Option<Box<str>>,
 }
 
@@ -54,9 +81,11 @@ pub struct HistoryRequest {
 pub struct History {
     /// Everything up to here is included; whatever comes later arrives live.
     pub up_to: Position,
-    /// All events asked for, over all channels, in the order of their positions.
+    /// All events asked for, over all channels, in the order of their positions. For a channel with a gap, what there is
+    /// of it.
     pub events: Vec<Delivery>,
-    /// Channels whose range is not complete, and why.
+    /// Channels whose range is not complete, and why: `history_trimmed` when its beginning is gone, `history_lost` when
+    /// the position is from an earlier epoch, `unknown_position` when it lies in the future.
     pub gaps: Vec<(ChannelName, GapReason)>,
 }
 
@@ -95,7 +124,7 @@ pub trait Broker: Send + Sync + 'static {
     /// What is acknowledged is in the history.
     fn publish<'a>(&'a self, batch: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>>;
 
-    /// Reads what came after the given positions.
+    /// Reads what came after the given positions; one request per channel.
     fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>>;
 
     /// How it is doing, and every change of it.
@@ -119,7 +148,8 @@ pub struct InterestChanges {
 /// It is a level, not a stream of orders: a broker that lost its connection calls [`reset`](Interest::reset) and takes
 /// all of it again.
 pub trait Interest: Send + Sync + 'static {
-    /// Rung when [`take_changes`](Interest::take_changes) may have something.
+    /// Rung (by `notify_one`, which is not lost on a broker that is busy) when
+    /// [`take_changes`](Interest::take_changes) may have something.
     fn changed(&self) -> &Notify;
 
     /// At most `max` changes since the last call, marked as being carried out.
@@ -133,4 +163,11 @@ pub trait Interest: Send + Sync + 'static {
 
     /// Calls `visit` for every channel that is wanted now.
     fn for_each_wanted(&self, visit: &mut dyn FnMut(&ChannelName));
+}
+
+impl InterestChanges {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.subscribe.is_empty() && self.unsubscribe.is_empty()
+    }
 }
