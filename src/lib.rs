@@ -12,10 +12,13 @@
 //! - [`http`]: routes, status codes, the accept loop, the detach.
 //! - [`config`]: every setting, from flags, environment and file.
 //! - [`cli`]: one module per command.
+//! - [`telemetry`]: the log.
 //! - [`app`]: builds the rooms and wires them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod protocol;
+pub mod telemetry;

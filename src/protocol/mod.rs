@@ -12,5 +12,6 @@ pub mod position;
 pub mod request;
 pub mod secret;
 pub mod sse;
+pub mod sse_decoder;
 #[cfg(test)]
 mod whatwg;

@@ -7,5 +7,6 @@
     reason = "the rules on time and blocking are for the program, not for its tests"
 )]
 
+mod cli;
 mod rooms;
 mod support;

@@ -1,0 +1,148 @@
+//! Settings from every source, all mistakes at once, and secrets nowhere.
+
+use std::io::Write;
+
+use super::run;
+
+fn file(content: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+#[test]
+fn every_flag_variable_and_default_is_in_the_help() {
+    let help = run(&["serve", "--help"], &[]);
+    assert_eq!(help.code, 0);
+    let expected = [
+        ("--listen", "FANLIGHT_LISTEN, PORT", "127.0.0.1:8080"),
+        ("--redis-url", "FANLIGHT_REDIS_URL, REDIS_URL", "none"),
+        ("--redis-prefix", "FANLIGHT_REDIS_PREFIX", "fanlight:"),
+        ("--node-id", "FANLIGHT_NODE_ID", "host name"),
+        ("--channels", "FANLIGHT_CHANNELS", "jobs,pending-changes"),
+        ("--max-connections", "FANLIGHT_MAX_CONNECTIONS", "100000"),
+        ("--heartbeat", "FANLIGHT_HEARTBEAT", "25s"),
+        ("--idle-timeout", "FANLIGHT_IDLE_TIMEOUT, SSE_IDLE_TIMEOUT_MS", "5m"),
+        ("--max-age", "FANLIGHT_MAX_AGE", "12h"),
+        ("--buffer-events", "FANLIGHT_BUFFER_EVENTS", "50"),
+        ("--buffer-bytes", "FANLIGHT_BUFFER_BYTES", "256KiB"),
+        ("--send-timeout", "FANLIGHT_SEND_TIMEOUT", "5s"),
+        ("--max-event-bytes", "FANLIGHT_MAX_EVENT_BYTES", "256KiB"),
+        ("--history-size", "FANLIGHT_HISTORY_SIZE", "1000"),
+        ("--history-ttl", "FANLIGHT_HISTORY_TTL", "1h"),
+        ("--drain", "FANLIGHT_DRAIN", "25s"),
+        ("--allowed-origins", "FANLIGHT_ALLOWED_ORIGINS", "same"),
+        ("--insecure", "FANLIGHT_INSECURE", "false"),
+        ("--api-keys", "FANLIGHT_API_KEYS", "none"),
+        ("--log", "FANLIGHT_LOG", "info"),
+        ("--log-format", "FANLIGHT_LOG_FORMAT", "auto"),
+        ("--config", "FANLIGHT_CONFIG", ""),
+    ];
+    // The help is wrapped to the width of whoever reads it.
+    let words = help.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (flag, variables, default) in expected {
+        let at = words.find(&format!("{flag} <")).or_else(|| words.find(&format!("{flag}[=<"))).expect(flag);
+        let rest = &words[at..];
+        assert!(rest.contains(&format!("[env: {variables}]")) && rest.contains(default), "{flag}");
+    }
+}
+
+#[test]
+fn every_mistake_of_every_source_is_printed_at_once_with_exit_code_2() {
+    let file = file("history-size = 0\nheart-beat = '1s'\n");
+    for command in [&["serve"][..], &[], &["config", "check"], &["config", "show"]] {
+        let arguments = [command, &["--config", path(&file), "--drain", "soon"]].concat();
+        let ran = run(&arguments, &[("FANLIGHT_BUFFER_BYTES", "1"), ("PORT", "http")]);
+        assert_eq!(ran.code, 2, "{arguments:?}");
+        for part in [
+            "--drain is \"soon\"; allowed: a duration",
+            "FANLIGHT_BUFFER_BYTES is \"1\"; allowed: a size",
+            "PORT is \"127.0.0.1:http\"; allowed: an IP address",
+            "history-size in ",
+            "heart-beat in ",
+            "did you mean heartbeat?",
+        ] {
+            assert!(ran.stderr.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.stderr);
+        }
+        assert!(ran.stdout.is_empty(), "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn check_says_what_it_checked() {
+    let file = file("heartbeat = '1s'\n");
+    let ran = run(&["config", "check"], &[("FANLIGHT_CONFIG", path(&file)), ("FANLIGHT_HEARTBEET", "1s")]);
+    assert_eq!((ran.code, ran.stdout.contains(path(&file))), (0, true), "{}", ran.all());
+    assert!(ran.stderr.contains("FANLIGHT_HEARTBEET is not a setting; did you mean FANLIGHT_HEARTBEAT?"));
+}
+
+#[test]
+fn what_show_prints_is_read_back_to_the_same() {
+    let variables = [
+        ("FANLIGHT_CHANNELS", "a,b:*"),
+        ("FANLIGHT_MAX_AGE", "0"),
+        ("FANLIGHT_ALLOWED_ORIGINS", "https://a.example"),
+    ];
+    let shown = run(&["config", "show"], &variables);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    let file = file(&shown.stdout);
+    let again = run(&["config", "show", "--config", path(&file)], &[]);
+    let values = |text: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once("  #"))
+            .map(|(value, _)| value.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&shown.stdout), values(&again.stdout));
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["config", "show", "--json"], &variables).stdout).unwrap();
+    assert_eq!(json["channels"]["name"], "FANLIGHT_CHANNELS");
+    assert_eq!(json["max-age"]["value"], "0");
+}
+
+#[test]
+fn an_open_node_beyond_loopback_is_refused_and_told_what_to_set() {
+    let refused = run(&["--listen", "0.0.0.0:0"], &[]);
+    assert_eq!(refused.code, 2);
+    for part in ["--listen is \"0.0.0.0:0\"", "FANLIGHT_API_KEYS", "--insecure"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0", "--insecure"], &[]).code, 0);
+    assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0"], &[("FANLIGHT_API_KEYS", "k")]).code, 0);
+}
+
+#[test]
+fn settings_of_later_versions_are_not_accepted_yet() {
+    for flag in
+        ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8", "--jwt-secret=x", "--admin-listen=127.0.0.1:1"]
+    {
+        assert_eq!(run(&["config", "check", flag], &[]).code, 2, "{flag}");
+    }
+}
+
+#[test]
+fn no_secret_is_printed_whatever_is_right_or_wrong() {
+    let broken = file("api-keys = 'canary\n");
+    let wrong = file("api_keys = 'canary'\napi-key = 'canary'\n");
+    let good = [("FANLIGHT_API_KEYS", "canary-1,canary-2"), ("REDIS_URL", "redis://u:canary@localhost:1/0")];
+    let bad = [("FANLIGHT_API_KEYS", "canary canary"), ("REDIS_URL", "http://u:canary@localhost")];
+    for variables in [&good[..], &bad] {
+        for arguments in [
+            &["config", "check"][..],
+            &["config", "show"],
+            &["config", "show", "--json"],
+            &["config", "check", "--config", path(&broken)],
+            &["config", "check", "--config", path(&wrong)],
+            &["config", "check", "--drain=x"],
+            &["config", "show", "--api-keys=canary", "--redis-url=rediss://:canary@h"],
+            &["config", "show", "--api-keys=canary,", "--redis-url=canary"],
+        ] {
+            let ran = run(arguments, variables);
+            assert!(!ran.all().contains("canary"), "{arguments:?}: {}", ran.all());
+        }
+    }
+}
