@@ -21,4 +21,5 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod protocol;
+pub mod redis;
 pub mod telemetry;

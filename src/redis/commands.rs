@@ -1,0 +1,176 @@
+//! The pool that commands go through.
+
+use std::sync::Arc;
+
+use deadpool_redis::{Connection, Pool, PoolError, Runtime};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use tokio::time::timeout;
+
+use super::config::{Config, ConfigError};
+use super::script::Call;
+
+/// Why a command was not carried out; without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Redis could not be reached in time, or cannot serve now (loading, replica). Whether the command ran is not known.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Redis understood and said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends commands over a bounded pool of connections. Cheap to clone.
+///
+/// Every command ends within the response timeout, waiting for a connection included: one after the other, a pool of dead
+/// connections would otherwise cost a timeout each. The pool itself bounds how many commands are under way.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    config: Arc<Config>,
+    pool: Pool,
+}
+
+impl Commands {
+    /// A pool that connects when it is needed.
+    ///
+    /// # Errors
+    /// When the settings are unusable.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let connections = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.connect_timeout))
+            .set_response_timeout(Some(config.response_timeout));
+        let manager = deadpool_redis::Manager::new_with_config(config.info().clone(), connections)?;
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .wait_timeout(Some(config.response_timeout))
+            .create_timeout(Some(config.connect_timeout))
+            .recycle_timeout(Some(config.response_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| ConfigError(e.to_string()))?;
+        Ok(Self { config: Arc::new(config), pool })
+    }
+
+    /// What it is connected with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// When Redis is not reached in time or refuses.
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
+        self.with(async |connection| command.query_async(connection).await).await
+    }
+
+    /// Runs a pipeline in one round trip.
+    ///
+    /// # Errors
+    /// When Redis is not reached in time or refuses one of its commands.
+    pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CommandError> {
+        self.with(async |connection| pipeline.query_async(connection).await).await
+    }
+
+    /// Calls a script, loading it first when Redis has forgotten it.
+    ///
+    /// # Errors
+    /// When Redis is not reached in time or refuses.
+    pub async fn invoke<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, CommandError> {
+        self.with(async |connection| call.run(connection).await).await
+    }
+
+    async fn with<T>(
+        &self,
+        run: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+    ) -> Result<T, CommandError> {
+        let limited = timeout(self.config.response_timeout, async {
+            let mut connection = self.pool.get().await.map_err(|e| self.no_connection(&e))?;
+            run(&mut connection).await.map_err(|e| self.failed(connection, &e))
+        });
+        limited.await.unwrap_or_else(|_| {
+            // Nobody knows which of them are alive; new ones are cheap.
+            self.forget_idle();
+            Err(CommandError::Unavailable("no answer in time".into()))
+        })
+    }
+
+    fn no_connection(&self, error: &PoolError) -> CommandError {
+        match error {
+            PoolError::Backend(error) => self.classify(error),
+            error => CommandError::Unavailable(self.config.explain(error)),
+        }
+    }
+
+    /// A connection that failed is not used again. One that answers `READONLY` is healthy by every test but leads to a
+    /// master of yesterday, and so may all others.
+    fn failed(&self, connection: Connection, error: &RedisError) -> CommandError {
+        let known = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        let demoted = error.kind() == ServerErrorKind::ReadOnly.into();
+        if !known || demoted {
+            drop(Connection::take(connection));
+        }
+        if demoted {
+            self.forget_idle();
+        }
+        self.classify(error)
+    }
+
+    fn forget_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    fn classify(&self, error: &RedisError) -> CommandError {
+        use ServerErrorKind as Server;
+        let text = self.config.explain(error);
+        match error.kind() {
+            ErrorKind::Server(
+                Server::ReadOnly
+                | Server::BusyLoading
+                | Server::MasterDown
+                | Server::TryAgain
+                | Server::ClusterDown,
+            ) => CommandError::Unavailable(text),
+            // A script that blocks Redis for long.
+            ErrorKind::Extension if error.code() == Some("BUSY") => CommandError::Unavailable(text),
+            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
+                CommandError::Refused(text)
+            }
+            _ => CommandError::Unavailable(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn what_redis_cannot_do_now_is_told_from_what_it_refuses() {
+        let commands = Commands::new(Config::new("redis://:canary@127.0.0.1:1", "p:").unwrap()).unwrap();
+        for (line, unavailable) in [
+            ("READONLY You can't write against a read only replica.", true),
+            ("LOADING Redis is loading the dataset in memory", true),
+            ("BUSY Redis is busy running a script.", true),
+            ("OOM command not allowed when used memory > 'maxmemory'.", false),
+            ("NOPERM this user has no permissions", false),
+            ("ERR no such command canary", false),
+        ] {
+            let told = commands.classify(&error(line));
+            assert_eq!(matches!(told, CommandError::Unavailable(_)), unavailable, "{line}");
+            assert!(!told.to_string().contains("canary"));
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_error_not_a_wait() {
+        let commands = Commands::new(Config::new("redis://127.0.0.1:1", "p:").unwrap()).unwrap();
+        let answer = commands.run::<String>(&redis::cmd("PING")).await;
+        assert!(matches!(answer, Err(CommandError::Unavailable(_))), "{answer:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Every name in Redis, in one place.
+//!
+//! | name | is |
+//! | --- | --- |
+//! | `<prefix><channel>` | the pub/sub channel of a user's channel |
+//! | `<prefix>@probe:<id>` | the pub/sub channel on which a node hears itself |
+//! | `<prefix>@clock` | hash: epoch, last position, settings of the publishing function |
+//! | `<prefix>@index` | sorted set: channel → number of its last durable event |
+//! | `<prefix>@h:<channel>` | stream: a channel's history |
+//! | `<prefix>@once:<channel>:<hex>` | string: the position that an idempotency key was answered with |
+//!
+//! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind an
+//! `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:* &fanlight:*`.
+
+use std::sync::Arc;
+
+use crate::protocol::channel::ChannelName;
+
+/// The names under one prefix. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys(Arc<str>);
+
+impl Keys {
+    /// The names under `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self(prefix.into())
+    }
+
+    /// What stands before every name, and is the whole name of a user's channel but for the channel.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    /// A name of ours that no user's name can be; `name` must not come from a user.
+    pub fn internal(&self, name: &str) -> String {
+        format!("{}@{name}", self.0)
+    }
+
+    /// The pub/sub channel of `channel`.
+    pub fn channel(&self, channel: &ChannelName) -> String {
+        format!("{}{channel}", self.0)
+    }
+
+    /// The user's channel behind a pub/sub channel; `None` for our own and for strangers.
+    pub fn channel_of(&self, name: &[u8]) -> Option<ChannelName> {
+        let name = name.strip_prefix(self.0.as_bytes())?;
+        ChannelName::parse(std::str::from_utf8(name).ok()?).ok()
+    }
+
+    /// The clock: epoch and last position.
+    pub fn clock(&self) -> String {
+        self.internal("clock")
+    }
+
+    /// The index of channels by their last event.
+    pub fn index(&self) -> String {
+        self.internal("index")
+    }
+
+    /// What stands before a channel in the name of its history.
+    pub fn history(&self) -> String {
+        self.internal("h:")
+    }
+
+    /// What stands before `<channel>:<hex of the key>` in the name of an idempotency record.
+    pub fn once(&self) -> String {
+        self.internal("once:")
+    }
+
+    /// The probe channel of the node with this id, which must be one of ours.
+    pub fn probe(&self, id: &str) -> String {
+        self.internal(&format!("probe:{id}"))
+    }
+
+    /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only, which
+    /// is what Redis takes.
+    pub fn function(&self, ending: &str) -> String {
+        let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let name: String = self.0.trim_end_matches([':', '/', '.', '-', '_']).chars().map(word).collect();
+        if name.is_empty() { format!("fanlight_{ending}") } else { format!("{name}_{ending}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_channel_is_told_from_ours_and_from_strangers() {
+        let keys = Keys::new("fanlight:");
+        let jobs = ChannelName::parse("jobs").unwrap();
+        assert_eq!(keys.channel(&jobs), "fanlight:jobs");
+        assert_eq!(keys.channel_of(b"fanlight:jobs"), Some(jobs));
+        assert_eq!(keys.channel_of(keys.probe("x").as_bytes()), None);
+        assert_eq!(keys.channel_of(b"other:jobs"), None);
+        assert_eq!(keys.channel_of(b"fanlight:\xff"), None);
+    }
+
+    #[test]
+    fn the_function_is_named_after_the_prefix() {
+        for (prefix, name) in [
+            ("fanlight:", "fanlight_publish"),
+            ("shop:", "shop_publish"),
+            ("a-b.c/d:", "a_b_c_d_publish"),
+            (":", "fanlight_publish"),
+        ] {
+            assert_eq!(Keys::new(prefix).function("publish"), name);
+        }
+    }
+}
