@@ -55,6 +55,19 @@ impl CloseReason {
     pub const fn reconnect(self) -> bool {
         !matches!(self, Self::Replaced | Self::Kicked | Self::TokenExpired)
     }
+
+    /// From where to where a client's pause before it comes back is drawn, in milliseconds.
+    ///
+    /// Where the closings are spread over time already, a short pause is enough; a client that was too slow, or met a
+    /// node that sheds load, waits longer.
+    pub const fn retry_ms(self) -> std::ops::RangeInclusive<u64> {
+        match self {
+            Self::IdleTimeout | Self::MaxAge | Self::ServerShutdown => 500..=2_000,
+            Self::SlowConsumer => 2_000..=5_000,
+            Self::Overloaded => 10_000..=30_000,
+            Self::Replaced | Self::Kicked | Self::TokenExpired => 30_000..=60_000,
+        }
+    }
 }
 
 /// Why events of a channel may be missing; the client reads it in `gap` and fetches its state again.

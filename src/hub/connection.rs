@@ -1,0 +1,305 @@
+//! One detached socket and what waits for it.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::rc::Rc;
+
+use mio::net::TcpStream;
+use uuid::Uuid;
+
+use super::Membership;
+use super::wheel::WheelTick;
+use crate::protocol::close::CloseReason;
+use crate::protocol::sse::{Block, Framing};
+
+/// Blocks handed to the kernel in one call; the most that Linux takes is 1024, more than 64 gains nothing.
+const MAX_SLICES: usize = 64;
+
+/// What a client may send at once on a stream that expects nothing from it. More is abuse and ends the connection.
+const MAX_JUNK: usize = 64 * 1024;
+
+/// Events that may wait for a parked connection; their bytes are shared, so one costs 24 bytes here.
+pub(super) const MAX_PARKED: usize = 4096;
+
+/// Whether and how a connection takes blocks.
+pub(super) enum Phase {
+    /// Registered; events wait until the replay before them is there. Boxed, since few are parked at a time and every
+    /// connection would pay for the room.
+    #[expect(clippy::box_collection, reason = "keeps the idle connection small")]
+    Parked(Box<Vec<(u64, Rc<Block>)>>),
+    /// Takes events.
+    Live,
+    /// Writes what is left, then goes.
+    Closing(Cause),
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The server closed it.
+    Server(CloseReason),
+    /// The client closed it, or it broke.
+    Client,
+    /// The stream was complete.
+    Complete,
+}
+
+/// What became of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wrote {
+    /// Nothing waits any more.
+    All,
+    /// The socket takes no more now.
+    Blocked,
+    /// The connection is dead.
+    Broken,
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    framing: Framing,
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+    /// Its place in each topic's list of subscribers, in the order of the membership's topics.
+    pub(super) places: Box<[u32]>,
+    pub(super) membership: Box<dyn Membership>,
+    pub(super) queue: Queue,
+    /// Events numbered up to here were in the replay.
+    pub(super) replayed_to: u64,
+    pub(super) id: Uuid,
+    /// Waits in the shard's list of connections to be flushed.
+    pub(super) dirty: bool,
+    /// The socket took less than it was given; write interest is armed.
+    pub(super) blocked: bool,
+    pub(super) opened: WheelTick,
+    pub(super) ends_at: WheelTick,
+    pub(super) last_event: WheelTick,
+    /// Last time that the socket took bytes.
+    pub(super) last_write: WheelTick,
+    /// Since when a blocked socket has taken nothing.
+    pub(super) stalled_since: WheelTick,
+    pub(super) wheel_at: WheelTick,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        framing: Framing,
+        id: Uuid,
+        membership: Box<dyn Membership>,
+        generation: u32,
+        now: WheelTick,
+    ) -> Self {
+        Self {
+            stream,
+            framing,
+            generation,
+            phase: Phase::Live,
+            places: Box::default(),
+            membership,
+            queue: Queue::default(),
+            replayed_to: 0,
+            id,
+            dirty: false,
+            blocked: false,
+            opened: now,
+            ends_at: WheelTick::MAX,
+            last_event: now,
+            last_write: now,
+            stalled_since: now,
+            wheel_at: 0,
+        }
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Queues one block that belongs to no history, such as a heartbeat.
+    pub(super) fn push(&mut self, block: Rc<Block>) {
+        self.queue.push(block, self.framing);
+    }
+
+    /// Queues an event. `false` when there is no room; nothing is queued then.
+    pub(super) fn offer(&mut self, n: u64, block: &Rc<Block>) -> bool {
+        match &mut self.phase {
+            Phase::Parked(parked) if parked.len() >= MAX_PARKED => return false,
+            Phase::Parked(parked) => parked.push((n, Rc::clone(block))),
+            Phase::Live if n == 0 || n > self.replayed_to => self.push(Rc::clone(block)),
+            Phase::Live | Phase::Closing(_) => {}
+        }
+        true
+    }
+
+    /// Ends the parking: what waited follows, without what the replay up to `replayed_to` already held.
+    pub(super) fn release(&mut self, blocks: Vec<Block>, replayed_to: u64) {
+        let Phase::Parked(parked) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
+        self.replayed_to = replayed_to;
+        for block in blocks {
+            self.push(Rc::new(block));
+        }
+        for (n, block) in *parked {
+            self.offer(n, &block);
+        }
+    }
+
+    /// Events waiting, those of a partly written block that are not yet out included.
+    pub(super) fn waiting_events(&self) -> usize {
+        self.queue.events(self.framing)
+    }
+
+    /// Gives the kernel as much as it takes. Adds what it took to `taken`.
+    pub(super) fn flush(&mut self, taken: &mut Taken) -> Wrote {
+        while !self.queue.is_empty() {
+            match self.queue.write(&mut self.stream, self.framing) {
+                Ok(0) => return Wrote::Broken,
+                Ok(n) => {
+                    taken.bytes += n as u64;
+                    taken.events += self.queue.advance(n, self.framing);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Wrote::Blocked,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Wrote::Broken,
+            }
+        }
+        Wrote::All
+    }
+
+    /// Reads and forgets what the client sent. `false` when the client is gone or sends without end.
+    pub(super) fn discard_input(&mut self) -> bool {
+        let mut scratch = [0; 4096];
+        let mut total = 0;
+        while total < MAX_JUNK {
+            match self.stream.read(&mut scratch) {
+                Ok(0) => return false,
+                Ok(n) => total += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Turns to writing its last block(s). Whole events that wait are dropped where `keep_waiting` is false: the client
+    /// gets them when it resumes.
+    pub(super) fn begin_close(&mut self, cause: Cause, bye: Option<Block>, keep_waiting: bool) {
+        self.phase = Phase::Closing(cause);
+        if !keep_waiting {
+            self.queue.drop_untouched(self.framing);
+        }
+        if let Some(bye) = bye {
+            self.push(Rc::new(bye));
+        }
+    }
+
+    /// Ends the stream cleanly: nothing waits any more. Unread input would turn the close into a reset, which can
+    /// overtake the `bye`.
+    pub(super) fn shut_down(&mut self) {
+        // A socket that does not even take these few bytes ends without them: the client sees a broken stream.
+        let _ = self.stream.write(self.framing.end());
+        self.discard_input();
+        // Fails when the peer is gone already, which is what is wanted.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// What the kernel took.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) bytes: u64,
+    pub(super) events: u64,
+}
+
+/// Blocks waiting for one socket. Holds references to shared bytes; empty and one-block queues allocate nothing.
+#[derive(Default)]
+pub(super) struct Queue {
+    head: Option<Rc<Block>>,
+    #[expect(clippy::box_collection, reason = "keeps the idle connection small")]
+    rest: Option<Box<VecDeque<Rc<Block>>>>,
+    /// Bytes of `head` that are out.
+    offset: u32,
+    /// Events of all blocks, those of `head` that are out included.
+    events: u32,
+    /// Bytes waiting.
+    pub(super) bytes: usize,
+}
+
+impl Queue {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Whether one block alone waits.
+    pub(super) const fn is_single(&self) -> bool {
+        self.head.is_some() && self.rest.is_none()
+    }
+
+    fn push(&mut self, block: Rc<Block>, framing: Framing) {
+        let bytes = block.bytes(framing).len();
+        if bytes == 0 {
+            return;
+        }
+        self.bytes += bytes;
+        self.events += block.events() as u32;
+        if self.head.is_none() {
+            self.head = Some(block);
+        } else {
+            self.rest.get_or_insert_default().push_back(block);
+        }
+    }
+
+    fn events(&self, framing: Framing) -> usize {
+        let Some(head) = &self.head else { return 0 };
+        let out = head.events() - head.events_left(framing, self.offset as usize);
+        self.events as usize - out
+    }
+
+    fn write(&self, stream: &mut TcpStream, framing: Framing) -> std::io::Result<usize> {
+        let Some(head) = &self.head else { return Ok(0) };
+        let first = &head.bytes(framing)[self.offset as usize..];
+        let Some(rest) = &self.rest else { return stream.write(first) };
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        slices[0] = IoSlice::new(first);
+        let mut used = 1;
+        for (slice, block) in slices[1..].iter_mut().zip(rest.iter()) {
+            *slice = IoSlice::new(block.bytes(framing));
+            used += 1;
+        }
+        stream.write_vectored(&slices[..used])
+    }
+
+    /// Takes `written` bytes off; returns how many events went out with them.
+    fn advance(&mut self, written: usize, framing: Framing) -> u64 {
+        let before = self.events(framing);
+        self.bytes -= written;
+        let mut offset = self.offset as usize + written;
+        while let Some(head) = &self.head {
+            let len = head.bytes(framing).len();
+            if offset < len {
+                break;
+            }
+            offset -= len;
+            self.events -= head.events() as u32;
+            self.head = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        }
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
+        }
+        self.offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        (before - self.events(framing)) as u64
+    }
+
+    /// Drops every block of which nothing is out yet.
+    fn drop_untouched(&mut self, framing: Framing) {
+        self.rest = None;
+        match &self.head {
+            Some(head) if self.offset > 0 => {
+                self.events = head.events() as u32;
+                self.bytes = head.bytes(framing).len() - self.offset as usize;
+            }
+            _ => *self = Self::default(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a shard has counted. Plain integers, owned by its thread and read by snapshot.
+
+use crate::protocol::close::CloseReason;
+
+/// Counts since the start, and gauges of the moment, of one shard or of several added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections ever attached.
+    pub opened: u64,
+    /// Connections closed by the server, by [`CloseReason`] in the order of [`CloseReason::ALL`].
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// Connections that the client ended, or that broke.
+    pub closed_by_client: u64,
+    /// Connections ended because their stream was complete.
+    pub completed: u64,
+    /// Events handed to the kernel completely.
+    pub events_sent: u64,
+    /// Bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Blocks broadcast on this shard, whatever their number of subscribers.
+    pub broadcasts: u64,
+    /// Connections that have something waiting now.
+    pub waiting: u64,
+    /// Milliseconds that closed connections had lived, added up.
+    pub lived_ms: u64,
+}
+
+impl Counters {
+    /// Adds another shard's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.opened += other.opened;
+        for (mine, theirs) in self.closed.iter_mut().zip(other.closed) {
+            *mine += theirs;
+        }
+        self.closed_by_client += other.closed_by_client;
+        self.completed += other.completed;
+        self.events_sent += other.events_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.broadcasts += other.broadcasts;
+        self.waiting += other.waiting;
+        self.lived_ms += other.lived_ms;
+    }
+
+    /// How many connections were closed for `reason`.
+    pub fn closed_for(&self, reason: CloseReason) -> u64 {
+        self.closed[index(reason)]
+    }
+
+    pub(super) fn count_close(&mut self, reason: CloseReason) {
+        self.closed[index(reason)] += 1;
+    }
+}
+
+fn index(reason: CloseReason) -> usize {
+    CloseReason::ALL.iter().position(|r| *r == reason).unwrap_or(0)
+}
