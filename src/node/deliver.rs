@@ -1,0 +1,64 @@
+//! From the broker to the hub: each event is encoded once, here.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::interest::Interest;
+use crate::broker::Notice;
+use crate::hub::{Broadcast, Hub, TopicId};
+use crate::protocol::channel::ChannelName;
+use crate::protocol::close::GapReason;
+use crate::protocol::control;
+use crate::protocol::event::Delivery;
+use crate::protocol::sse::Block;
+
+/// Takes what the broker yields and broadcasts it.
+pub(super) struct Pump {
+    hub: Arc<Hub>,
+    interest: Arc<Interest>,
+}
+
+impl Pump {
+    pub(super) const fn new(hub: Arc<Hub>, interest: Arc<Interest>) -> Self {
+        Self { hub, interest }
+    }
+
+    /// Runs until the broker ends.
+    pub(super) async fn run(self, mut notices: mpsc::Receiver<Notice>) {
+        loop {
+            tokio::select! {
+                notice = notices.recv() => match notice {
+                    Some(Notice::Event(delivery)) => self.event(&delivery).await,
+                    Some(Notice::Gap { channels, reason }) => self.gap(&channels, reason).await,
+                    None => return,
+                },
+                channels = self.interest.take_owed_gaps() => {
+                    self.gap(&channels, GapReason::BrokerInterrupted).await;
+                }
+            }
+        }
+    }
+
+    async fn event(&self, delivery: &Delivery) {
+        let (whole, _keyed) = self.interest.find(&delivery.channel, None);
+        if let Some(topic) = whole {
+            let block = Block::event(&delivery.event, delivery.position);
+            let n = delivery.position.map_or(0, |position| position.n);
+            self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
+        }
+    }
+
+    async fn gap(&self, channels: &[ChannelName], reason: GapReason) {
+        for channel in channels {
+            let (whole, _keyed) = self.interest.find(channel, None);
+            if let Some(topic) = whole {
+                self.tell(topic, control::gap(channel, reason)).await;
+            }
+        }
+    }
+
+    async fn tell(&self, topic: TopicId, block: Block) {
+        self.hub.broadcast(Broadcast { topic, block, n: 0, last: false }).await;
+    }
+}

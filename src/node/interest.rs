@@ -1,0 +1,164 @@
+//! Who listens to what on this node, and what the broker is asked for because of it.
+//!
+//! Shared by handshakes (which hold), shards (which give back) and the broker (which reconciles its subscriptions). The
+//! table itself is in [`topics`](super::topics).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::topics::{Topic, Topics};
+use crate::broker::{self, InterestChanges};
+use crate::clock::Clock;
+use crate::hub::TopicId;
+use crate::protocol::channel::ChannelName;
+use crate::protocol::event::Key;
+
+/// How long a channel without listeners stays subscribed: longer than a page takes to reload, which would otherwise cost
+/// an `UNSUBSCRIBE` and a `SUBSCRIBE`.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How often ended lingers are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// The node's interest in channels and keys.
+pub struct Interest {
+    topics: Mutex<Topics>,
+    clock: Clock,
+    changed: Notify,
+    confirmed: Notify,
+    gaps_owed: Notify,
+}
+
+/// What one connection listens to; given back when dropped.
+pub struct Listening {
+    interest: Arc<Interest>,
+    topics: Box<[TopicId]>,
+}
+
+impl Interest {
+    /// Nobody listens to anything yet.
+    pub fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            topics: Mutex::default(),
+            clock,
+            changed: Notify::new(),
+            confirmed: Notify::new(),
+            gaps_owed: Notify::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts listening; `topics` must not name one twice.
+    pub(super) fn listen(self: &Arc<Self>, topics: &[Topic]) -> Listening {
+        let mut table = self.lock();
+        let ids = topics.iter().map(|topic| table.hold(topic)).collect();
+        let changes = table.has_changes();
+        drop(table);
+        if changes {
+            self.changed.notify_one();
+        }
+        Listening { interest: Arc::clone(self), topics: ids }
+    }
+
+    /// The numbers of a channel and of one key on it, as far as somebody listens.
+    pub(super) fn find(
+        &self,
+        channel: &ChannelName,
+        key: Option<&Key>,
+    ) -> (Option<TopicId>, Option<TopicId>) {
+        let table = self.lock();
+        (table.find(channel, None), key.and_then(|key| table.find(channel, Some(key))))
+    }
+
+    /// Waits until gaps are owed, and takes the channels.
+    pub(super) async fn take_owed_gaps(&self) -> Vec<ChannelName> {
+        loop {
+            let owed = self.gaps_owed.notified();
+            let channels = self.lock().take_owed_gaps();
+            if !channels.is_empty() {
+                return channels;
+            }
+            owed.await;
+        }
+    }
+
+    /// Ends lingers for as long as it is polled. Whether a channel is still unwanted is looked at under the lock.
+    pub(super) async fn expire(self: Arc<Self>) {
+        let mut timer = tokio::time::interval(EXPIRE_EVERY);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            timer.tick().await;
+            if self.lock().end_lingers(self.clock.now()) {
+                self.changed.notify_one();
+            }
+        }
+    }
+}
+
+impl Listening {
+    /// The topics, in the order they were asked for.
+    pub(super) fn topics(&self) -> &[TopicId] {
+        &self.topics
+    }
+
+    /// Waits until the broker delivers all of it; `false` when it does not within `limit`.
+    pub(super) async fn confirmed(&self, limit: Duration) -> bool {
+        let all = async {
+            loop {
+                let confirmed = self.interest.confirmed.notified();
+                if self.interest.lock().all_applied(&self.topics) {
+                    return;
+                }
+                confirmed.await;
+            }
+        };
+        tokio::time::timeout(limit, all).await.is_ok()
+    }
+
+    /// The connection goes on although not everything is confirmed: the channels concerned are told a gap as soon as
+    /// they are.
+    pub(super) fn owe_gap(&self) {
+        self.interest.lock().owe_gap(&self.topics);
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let until = self.interest.clock.now().after(LINGER);
+        let mut table = self.interest.lock();
+        for topic in &self.topics {
+            table.give_back(topic.index, until);
+        }
+    }
+}
+
+impl broker::Interest for Interest {
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    fn take_changes(&self, max: usize) -> InterestChanges {
+        self.lock().take_changes(max)
+    }
+
+    fn confirmed(&self, channels: &[ChannelName]) {
+        if self.lock().confirm(channels) {
+            self.gaps_owed.notify_one();
+        }
+        self.confirmed.notify_waiters();
+    }
+
+    fn reset(&self) {
+        self.lock().reset();
+        self.changed.notify_one();
+    }
+
+    fn for_each_wanted(&self, visit: &mut dyn FnMut(&ChannelName)) {
+        self.lock().for_each_wanted(visit);
+    }
+}

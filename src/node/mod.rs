@@ -1,0 +1,151 @@
+//! The use cases: subscribe, publish, deliver, drain. Each is small; the rooms below do the work.
+//!
+//! The node is the only place that knows both the hub and the broker. It has never heard of HTTP.
+
+mod deliver;
+pub mod interest;
+mod publish;
+mod subscribe;
+mod topics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::admission::Capacity;
+use crate::broker::{Broker, Notice, Status};
+use crate::clock::Clock;
+use crate::hub::{Counters, Hub};
+use crate::protocol::channel::{ChannelName, ChannelPattern};
+use interest::Interest;
+
+pub use publish::PublishRefusal;
+pub use subscribe::{Attachment, Socket, SubscribeRequest};
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Shown to clients and in the statistics.
+    pub node_id: Arc<str>,
+    /// Channels that anyone may read.
+    pub channels: Vec<ChannelPattern>,
+    /// The greatest number of streams.
+    pub max_connections: usize,
+    /// The largest event data, in bytes.
+    pub max_event_bytes: usize,
+    /// Over how long a drain spreads the closings.
+    pub drain: Duration,
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has as many streams as it may.
+    Capacity {
+        /// The limit.
+        limit: usize,
+    },
+    /// The node is going.
+    Draining,
+    /// A channel that may not be read, or that does not exist: both answer alike.
+    Forbidden,
+}
+
+/// One `fanlight` process, without its HTTP.
+pub struct Node {
+    config: Config,
+    clock: Clock,
+    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
+    interest: Arc<Interest>,
+    capacity: Capacity,
+    draining: AtomicBool,
+}
+
+/// The tasks of a node; they end when this is dropped.
+pub struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl Node {
+    /// Puts a node together and starts its tasks on the current runtime.
+    pub fn start(
+        config: Config,
+        clock: Clock,
+        hub: Hub,
+        interest: Arc<Interest>,
+        broker: Arc<dyn Broker>,
+        notices: mpsc::Receiver<Notice>,
+    ) -> (Arc<Self>, Tasks) {
+        let capacity = Capacity::new(config.max_connections);
+        let draining = AtomicBool::new(false);
+        let hub = Arc::new(hub);
+        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest));
+        let tasks = vec![tokio::spawn(pump.run(notices)), tokio::spawn(Arc::clone(&interest).expire())];
+        let node = Self { config, clock, hub, broker, interest, capacity, draining };
+        (Arc::new(node), Tasks(tasks))
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> &str {
+        &self.config.node_id
+    }
+
+    /// The node's clock.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The largest event data, in bytes.
+    pub const fn max_event_bytes(&self) -> usize {
+        self.config.max_event_bytes
+    }
+
+    /// How the broker is doing.
+    pub fn broker_status(&self) -> Status {
+        self.broker.status().borrow().clone()
+    }
+
+    /// Streams open or in their handshake.
+    pub fn seats_taken(&self) -> usize {
+        self.capacity.taken()
+    }
+
+    /// The greatest number of streams.
+    pub const fn max_connections(&self) -> usize {
+        self.capacity.max()
+    }
+
+    /// The hub's counters.
+    pub async fn counters(&self) -> Counters {
+        self.hub.counters().await
+    }
+
+    /// Whether the node is going.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Refuses newcomers from now on, and closes all streams spread over the drain time. Returns when none is left.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.hub.drain(self.config.drain).await;
+    }
+
+    /// The plain configured channels: what `all` stands for.
+    fn all_channels(&self) -> impl Iterator<Item = &ChannelName> {
+        self.config.channels.iter().filter_map(|pattern| match pattern {
+            ChannelPattern::Plain(name) => Some(name),
+            ChannelPattern::Family(_) => None,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! Publishing into the cluster through this node.
+
+use super::Node;
+use crate::broker::{BrokerError, Publication};
+use crate::protocol::position::Position;
+use crate::protocol::request::PublishEvent;
+
+/// Why nothing was published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishRefusal {
+    /// The broker did not take it.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl Node {
+    /// Publishes `events` in their order, all or none, and answers their positions.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn publish(&self, events: Vec<PublishEvent>) -> Result<Vec<Position>, PublishRefusal> {
+        let batch: Vec<Publication> = events.into_iter().map(Publication::from).collect();
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.broker.publish(&batch).await?)
+    }
+}
+
+impl From<PublishEvent> for Publication {
+    fn from(event: PublishEvent) -> Self {
+        let PublishEvent { channel, event, idempotency_key } = event;
+        Self { channel, event, idempotency_key }
+    }
+}

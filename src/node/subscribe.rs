@@ -1,0 +1,127 @@
+//! From a wish to listen to a socket in the hub.
+//!
+//! Two steps, because the HTTP head is written between them. [`Node::subscribe`] decides, and holds everything that the
+//! stream needs in an [`Attachment`]; whoever drops that gives it all back. [`Node::attach`] hands the socket over.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rand::Rng;
+use uuid::Uuid;
+
+use super::interest::Listening;
+use super::topics::Topic;
+use super::{Node, Refusal};
+use crate::admission::Seat;
+use crate::hub::{ConnectionKey, Membership, NewConnection, TopicId};
+use crate::protocol::channel::{ChannelName, ChannelPattern};
+use crate::protocol::control::Hello;
+use crate::protocol::sse::Framing;
+
+/// How long a handshake waits for the broker to confirm a channel that nobody listened to before. Past it the stream
+/// opens all the same and is told a gap once the channel is there.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the first `retry:` lies, in milliseconds: clients that lost one node together do not come back together.
+const RETRY_MS: std::ops::RangeInclusive<u64> = 2_000..=4_000;
+
+/// What a client wants to hear.
+#[derive(Clone, Debug, Default)]
+pub struct SubscribeRequest {
+    /// The channels; empty means all plain configured ones.
+    pub channels: Vec<ChannelName>,
+    /// Whether the first block has an `event:` line.
+    pub named_hello: bool,
+}
+
+/// An admitted stream that has no socket yet.
+pub struct Attachment {
+    /// The connection's id.
+    pub id: Uuid,
+    hello: crate::protocol::sse::Block,
+    member: Member,
+}
+
+/// A socket whose response head is written.
+pub struct Socket {
+    /// The socket.
+    pub stream: TcpStream,
+    /// How blocks are put on it.
+    pub framing: Framing,
+}
+
+/// What a connection holds until its socket is gone.
+struct Member {
+    listening: Listening,
+    _seat: Seat,
+}
+
+impl Membership for Member {
+    fn topics(&self) -> &[TopicId] {
+        self.listening.topics()
+    }
+}
+
+impl Node {
+    /// Decides whether a stream may open, and prepares it.
+    ///
+    /// # Errors
+    /// When it may not; nothing is held then.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Attachment, Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        let channels = self.readable(request.channels)?;
+        let seat = self.capacity.take().ok_or(Refusal::Capacity { limit: self.capacity.max() })?;
+        let topics: Vec<Topic> =
+            channels.iter().map(|channel| Topic { channel: channel.clone(), key: None }).collect();
+        let listening = self.interest.listen(&topics);
+        self.wait_for_broker(&listening).await;
+        let id = Uuid::new_v4();
+        let hello = Hello {
+            retry_ms: rand::rng().random_range(RETRY_MS),
+            named: request.named_hello,
+            connection_id: &id.to_string(),
+            node: self.id(),
+            channels: &channels,
+            recovered: None,
+        };
+        let hello = hello.block();
+        Ok(Attachment { id, hello, member: Member { listening, _seat: seat } })
+    }
+
+    /// Gives the socket of an admitted stream to the hub. `None` when the client has gone meanwhile.
+    pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
+        let Attachment { id, hello, member } = attachment;
+        let Socket { stream, framing } = socket;
+        let membership = Box::new(member);
+        self.hub.attach(NewConnection { stream, framing, id, hello: Some(hello), membership }).await
+    }
+
+    /// The channels asked for, each once, if all of them may be read.
+    fn readable(&self, channels: Vec<ChannelName>) -> Result<Vec<ChannelName>, Refusal> {
+        let mut wanted: Vec<ChannelName> = Vec::with_capacity(channels.len());
+        let asked = if channels.is_empty() { self.all_channels().cloned().collect() } else { channels };
+        for channel in asked {
+            if !self.config.channels.iter().any(|pattern: &ChannelPattern| pattern.matches(&channel)) {
+                return Err(Refusal::Forbidden);
+            }
+            if !wanted.contains(&channel) {
+                wanted.push(channel);
+            }
+        }
+        if wanted.is_empty() { Err(Refusal::Forbidden) } else { Ok(wanted) }
+    }
+
+    /// An event published after the first block must arrive, so the broker's confirmation comes before it. With the
+    /// broker away there is nothing to wait for: what was missed meanwhile is filled or told by the broker when it is
+    /// back, except before its very first connection, of which it knows no earlier state.
+    async fn wait_for_broker(&self, listening: &Listening) {
+        let status = self.broker_status();
+        let limit = if status.subscribed { CONFIRM_LIMIT } else { Duration::ZERO };
+        let known_before = status.probed_at.is_some();
+        if !listening.confirmed(limit).await && (status.subscribed || !known_before) {
+            listening.owe_gap();
+        }
+    }
+}
