@@ -1,0 +1,121 @@
+//! Refusals: one type that knows its status, its code and its words.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::broker::BrokerError;
+use crate::node::{PublishRefusal, Refusal};
+
+/// An answer that is not what was asked for: `{"error":…,"code":…}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    limit: Option<usize>,
+    /// Seconds.
+    retry_after: Option<u32>,
+}
+
+impl ApiError {
+    const fn new(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self { status, code, message, limit: None, retry_after: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message.into())
+    }
+
+    pub(super) fn bad_channel(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_channel", message.into())
+    }
+
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message.into())
+    }
+
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message.into())
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path".into())
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let message = "This path does not take this method; the Allow header has those it takes".into();
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    pub(super) fn not_acceptable() -> Self {
+        let message = "This is a stream of text/event-stream, which the Accept header excludes".into();
+        Self::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", message)
+    }
+
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message.into())
+    }
+
+    pub(super) fn broker_unavailable(message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", message.into());
+        error.retry_after(1)
+    }
+
+    const fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        match refusal {
+            Refusal::Capacity { limit } => {
+                let error = Self::new(busy, "capacity", "This node has as many streams as it takes".into());
+                Self { limit: Some(limit), ..error }.retry_after(5)
+            }
+            Refusal::Draining => {
+                Self::new(busy, "draining", "This node is shutting down".into()).retry_after(1)
+            }
+            Refusal::Forbidden => Self::forbidden("A channel of this request cannot be read"),
+        }
+    }
+}
+
+impl From<PublishRefusal> for ApiError {
+    fn from(refusal: PublishRefusal) -> Self {
+        let PublishRefusal::Broker(error) = refusal;
+        match error {
+            BrokerError::Unavailable(_) | BrokerError::Refused(_) => {
+                Self::broker_unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(Body { error: &self.message, code: self.code, limit: self.limit });
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

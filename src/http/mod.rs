@@ -1,0 +1,46 @@
+//! HTTP: the only room with status codes and headers.
+//!
+//! axum answers everything; a stream's answer is special only in its body, which takes the socket away from hyper once
+//! the head is written ([`detach`]). What an event is and who may connect is decided in the node.
+
+mod accept;
+mod auth;
+mod detach;
+mod error;
+mod health;
+mod origin;
+mod publish;
+mod routes;
+mod streams;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::node::Node;
+use crate::protocol::secret::Secret;
+
+pub use accept::Server;
+pub use origin::AllowedOrigins;
+
+/// What the http room is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Which web pages may talk to the node.
+    pub allowed_origins: AllowedOrigins,
+    /// Keys for publishing and administration; none means open.
+    pub api_keys: Vec<Secret>,
+    /// The greatest number of sockets, streams included.
+    pub max_sockets: usize,
+}
+
+/// What the handlers share.
+struct State {
+    node: Arc<Node>,
+    api_keys: Vec<Secret>,
+    allowed_origins: AllowedOrigins,
+    /// The node has been ready once; from then on a lost broker makes it degraded, not unready.
+    was_ready: AtomicBool,
+}

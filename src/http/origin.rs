@@ -1,0 +1,129 @@
+//! Which web pages may talk to the node.
+//!
+//! A browser sends a page's cookies along with an `EventSource`, and lets any page open one: without a look at `Origin`
+//! a foreign page could use up its visitor's slots. So a foreign Origin is refused before anything else is done. Requests
+//! without the header do not come from a page's script and pass.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::State as Shared;
+use super::error::ApiError;
+
+/// How long a browser may remember the answer to a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Which origins besides the node's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// None.
+    Same,
+    /// All, but never with credentials.
+    Any,
+    /// Exactly these.
+    These(Arc<[Box<str>]>),
+}
+
+impl AllowedOrigins {
+    /// Whether a page of this origin may talk to the node that it addressed by these headers.
+    fn allows(&self, origin: &[u8], headers: &HeaderMap) -> bool {
+        let listed = match self {
+            Self::Same => false,
+            Self::Any => true,
+            Self::These(list) => list.iter().any(|allowed| allowed.as_bytes() == origin),
+        };
+        listed || is_same(origin, headers)
+    }
+
+    /// The layer that answers preflights and marks the answers to pages of other origins.
+    pub(super) fn cors(&self) -> CorsLayer {
+        let layer = CorsLayer::new()
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::CACHE_CONTROL,
+                HeaderName::from_static("last-event-id"),
+                HeaderName::from_static("x-session-token"),
+                HeaderName::from_static("x-api-key"),
+            ])
+            .expose_headers([HeaderName::from_static("x-sse-connection-id"), header::RETRY_AFTER])
+            .max_age(PREFLIGHT_AGE);
+        match self {
+            Self::Any => layer.allow_origin(tower_http::cors::Any),
+            Self::Same => layer.allow_origin(AllowOrigin::predicate(same)),
+            Self::These(_) => {
+                let allowed = self.clone();
+                let allows = move |origin: &HeaderValue, parts: &request::Parts| {
+                    allowed.allows(origin.as_bytes(), &parts.headers)
+                };
+                layer.allow_origin(AllowOrigin::predicate(allows)).allow_credentials(true)
+            }
+        }
+    }
+}
+
+fn same(origin: &HeaderValue, parts: &request::Parts) -> bool {
+    is_same(origin.as_bytes(), &parts.headers)
+}
+
+/// The scheme is not compared: a balancer in front may speak TLS where the node does not. A page of the same host and
+/// port but the other scheme is the site's own doing.
+fn is_same(origin: &[u8], headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return false };
+    let after_scheme = |prefix: &[u8]| origin.strip_prefix(prefix);
+    after_scheme(b"http://").or_else(|| after_scheme(b"https://")).is_some_and(|o| o == host.as_bytes())
+}
+
+/// Refuses pages of foreign origins.
+pub(super) async fn refuse_foreign(
+    State(state): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let foreign = |origin: &HeaderValue| !state.allowed_origins.allows(origin.as_bytes(), request.headers());
+    if request.headers().get(header::ORIGIN).is_some_and(foreign) {
+        let message = "Pages of this origin may not use this server; see FANLIGHT_ALLOWED_ORIGINS";
+        return ApiError::forbidden(message).into_response();
+    }
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(origins: &AllowedOrigins, origin: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("app.example.com:8080"));
+        origins.allows(origin.as_bytes(), &headers)
+    }
+
+    #[test]
+    fn only_the_same_host_and_port_are_the_same_origin() {
+        for (origin, same) in [
+            ("http://app.example.com:8080", true),
+            ("https://app.example.com:8080", true),
+            ("http://app.example.com", false),
+            ("http://evil.example.com:8080", false),
+            ("http://app.example.com:8080.evil.com", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(allows(&AllowedOrigins::Same, origin), same, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_exact_and_does_not_shut_out_the_own_origin() {
+        let list = AllowedOrigins::These([Box::from("https://a.example")].into());
+        assert!(allows(&list, "https://a.example") && allows(&list, "https://app.example.com:8080"));
+        assert!(!allows(&list, "https://a.example.evil.com") && !allows(&list, "http://a.example"));
+    }
+}

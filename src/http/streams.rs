@@ -1,0 +1,165 @@
+//! The stream routes: from a request to a stream's answer.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::response::{IntoResponse, Response};
+
+use super::State as Shared;
+use super::detach::Handover;
+use super::error::ApiError;
+use crate::node::SubscribeRequest;
+use crate::protocol::channel::{self, ChannelName};
+use crate::protocol::sse::Framing;
+
+/// Channels that one stream may name.
+const MAX_CHANNELS: usize = 128;
+
+const CONNECTION_ID: HeaderName = HeaderName::from_static("x-sse-connection-id");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The query's members in their order; one may stand there more than once.
+type Members = Query<Vec<(String, String)>>;
+
+/// `GET /api/sse/stream`: the channels of the query, or all.
+pub(super) async fn multiplexed(
+    State(state): State<Arc<Shared>>,
+    Extension(handover): Extension<Handover>,
+    query: Result<Members, axum::extract::rejection::QueryRejection>,
+    version: Version,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(members) = query.map_err(|_| ApiError::bad_request("The query cannot be read"))?;
+    let request = SubscribeRequest { channels: channels(&members)?, named_hello: true };
+    open(&state, &handover, request, version, &headers).await
+}
+
+/// `GET /api/jobs/stream`: the channel `jobs`; its first block is an unnamed event.
+pub(super) async fn jobs(
+    State(state): State<Arc<Shared>>,
+    Extension(handover): Extension<Handover>,
+    version: Version,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let jobs = ChannelName::parse("jobs").map_err(|e| ApiError::bad_channel(e.to_string()))?;
+    let request = SubscribeRequest { channels: vec![jobs], named_hello: false };
+    open(&state, &handover, request, version, &headers).await
+}
+
+/// `HEAD` of a stream: what `GET` would answer, without a stream and without a slot.
+pub(super) async fn head() -> Response {
+    with_stream_headers(Body::empty())
+}
+
+async fn open(
+    state: &Shared,
+    handover: &Handover,
+    request: SubscribeRequest,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    if !accepts_event_stream(headers) {
+        return Err(ApiError::not_acceptable());
+    }
+    let attachment = state.node.subscribe(request).await?;
+    let id = HeaderValue::from_str(&attachment.id.to_string()).ok();
+    let framing = if version == Version::HTTP_11 { Framing::Chunked } else { Framing::Bare };
+    let mut response = with_stream_headers(handover.body(attachment, framing));
+    if let Some(id) = id {
+        response.headers_mut().insert(CONNECTION_ID, id);
+    }
+    Ok(response)
+}
+
+fn with_stream_headers(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache, no-transform"),
+        (ACCEL_BUFFERING, "no"),
+    ];
+    (headers, body).into_response()
+}
+
+/// The channels of `channels=a,b`; none when there is no such member, or for `all`.
+fn channels(members: &[(String, String)]) -> Result<Vec<ChannelName>, ApiError> {
+    let lists = members.iter().filter(|(name, _)| name == "channels").map(|(_, list)| list.as_str());
+    let names: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+    if names.len() > MAX_CHANNELS {
+        let message = format!("{} channels; a stream carries at most {MAX_CHANNELS}", names.len());
+        return Err(ApiError::bad_channel(message));
+    }
+    if matches!(names[..], [channel::ALL | ""]) {
+        return Ok(Vec::new());
+    }
+    let parse = |name: &&str| {
+        ChannelName::parse(name)
+            .map_err(|error| ApiError::bad_channel(format!("{:?}: {error}", shortened(name))))
+    };
+    names.iter().map(parse).collect()
+}
+
+/// Enough of a wrong name to find it by.
+fn shortened(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// Whether the Accept header, where there is one, has room for an event stream (RFC 9110, section 12.5.1).
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let mut ranges = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .peekable();
+    let fits = |range: &str| {
+        let media = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        matches!(media.as_str(), "" | "*/*" | "text/*" | "text/event-stream")
+    };
+    ranges.peek().is_none() || ranges.any(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Result<Vec<ChannelName>, ApiError> {
+        channels(&[("channels".to_owned(), list.to_owned())])
+    }
+
+    #[test]
+    fn all_and_nothing_mean_every_configured_channel() {
+        for list in ["all", ""] {
+            assert_eq!(parse(list), Ok(vec![]));
+        }
+        assert_eq!(channels(&[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_wrong_name_refuses_the_whole_list_and_is_named() {
+        assert_eq!(parse("jobs,pending-changes").unwrap().len(), 2);
+        for list in ["jobs,", "jobs,all", "a b", "jobs,,x", "é"] {
+            assert!(parse(list).is_err(), "{list}");
+        }
+        assert!(parse(&vec!["c"; 128].join(",")).is_ok());
+        assert!(parse(&vec!["c"; 129].join(",")).is_err());
+    }
+
+    #[test]
+    fn only_an_accept_header_that_excludes_streams_is_refused() {
+        let with = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            accepts_event_stream(&headers)
+        };
+        assert!(accepts_event_stream(&HeaderMap::new()));
+        for accept in
+            ["text/event-stream", "*/*", "text/html, text/*;q=0.5", "TEXT/EVENT-STREAM; charset=utf-8"]
+        {
+            assert!(with(accept), "{accept}");
+        }
+        assert!(!with("application/json"));
+    }
+}
