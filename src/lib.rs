@@ -16,10 +16,15 @@
 //! - [`app`]: builds the rooms and wires them.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admission;
+pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod http;
+pub mod hub;
+pub mod node;
 pub mod protocol;
 pub mod redis;
 pub mod telemetry;

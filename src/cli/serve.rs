@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 
 use super::Failure;
+use crate::app;
 use crate::config::{self, Environment, Loaded};
 
 pub(super) fn command() -> Command {
@@ -17,5 +18,5 @@ pub(super) fn parse(matches: &ArgMatches, environment: &Environment) -> Result<B
 
 pub(super) fn run(loaded: Loaded) -> Result<ExitCode, Failure> {
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Err(anyhow::anyhow!("this build has no node yet").into())
+    Ok(app::run(loaded.config)?)
 }

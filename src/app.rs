@@ -1,0 +1,132 @@
+//! The composition root: builds the rooms in order, wires them, and ends them in the opposite order. Nothing else knows
+//! them all.
+
+mod banner;
+mod files;
+mod signals;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{self, Broker, Notice};
+use crate::clock::Clock;
+use crate::config::{Config, Origins};
+use crate::http::{self, AllowedOrigins};
+use crate::hub::{self, Hub};
+use crate::node::interest::Interest;
+use crate::node::{self, Node};
+use signals::Signals;
+
+/// What a drain may take beyond its own time: the last sockets that take nothing reach their send time-out.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// When it cannot start: the address is taken, or the system gives no threads.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("fanlight")
+        .build()
+        .context("cannot start the threads of the node")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::install().context("cannot listen for signals")?;
+    let clock = Clock::system();
+    let files = files::budget(config.streams.max_connections);
+    let hub = Hub::start(&hub_config(&config), &clock).context("cannot start the shard threads")?;
+    let interest = Interest::new(clock.clone());
+    let (broker, notices) = start_broker(&config, &clock, &interest);
+    let broker_name = broker.describe();
+    let (node, tasks) =
+        Node::start(node_config(&config, files.max_connections), clock, hub, interest, broker, notices);
+    let server = http::Server::bind(http_config(&config, files.max_sockets), Arc::clone(&node))
+        .with_context(|| format!("cannot listen on {} (FANLIGHT_LISTEN)", config.listen))?;
+    let local = server.local_addr();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = node.id(),
+        address = %local,
+        broker = broker_name,
+        max_connections = node.max_connections(),
+        "node started"
+    );
+    banner::print(&config.log, local, &broker_name);
+    let (closed, done) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(server.run(closed.clone(), done.clone()));
+
+    let signal = signals.next().await;
+    tracing::info!(signal, streams = node.seats_taken(), over = ?config.drain, "draining; a second signal ends at once");
+    closed.cancel();
+    let limit = config.drain + config.streams.send_timeout + DRAIN_SLACK;
+    let drained = tokio::select! {
+        drained = timeout(limit, node.drain()) => drained.is_ok(),
+        signal = signals.next() => {
+            tracing::warn!(signal, streams = node.seats_taken(), "second signal: ending at once");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if !drained {
+        tracing::warn!(streams = node.seats_taken(), "the drain took too long; the rest is cut");
+    }
+    done.cancel();
+    // Fails only when the server's task panicked, which the panic hook has reported.
+    let _ = serving.await;
+    drop(tasks);
+    tracing::info!("node stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_broker(
+    config: &Config,
+    clock: &Clock,
+    interest: &Arc<Interest>,
+) -> (Arc<dyn Broker>, mpsc::Receiver<Notice>) {
+    let settings = broker::Config {
+        history_size: config.history.size,
+        history_ttl: config.history.ttl,
+        max_event_bytes: config.max_event_bytes,
+    };
+    broker::memory::start(settings, clock.clone(), Arc::clone(interest) as Arc<dyn broker::Interest>)
+}
+
+fn hub_config(config: &Config) -> hub::Config {
+    let streams = &config.streams;
+    hub::Config {
+        shards: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        heartbeat: streams.heartbeat,
+        idle_timeout: streams.idle_timeout.unwrap_or_default(),
+        max_age: streams.max_age.unwrap_or_default(),
+        buffer_events: streams.buffer_events,
+        buffer_bytes: streams.buffer_bytes,
+        send_timeout: streams.send_timeout,
+    }
+}
+
+fn node_config(config: &Config, max_connections: usize) -> node::Config {
+    node::Config {
+        node_id: config.node_id.as_str().into(),
+        channels: config.channels.clone(),
+        max_connections,
+        max_event_bytes: config.max_event_bytes,
+        drain: config.drain,
+    }
+}
+
+fn http_config(config: &Config, max_sockets: usize) -> http::Config {
+    let allowed_origins = match &config.allowed_origins {
+        Origins::Same => AllowedOrigins::Same,
+        Origins::Any => AllowedOrigins::Any,
+        Origins::These(list) => AllowedOrigins::These(list.iter().map(|o| o.as_str().into()).collect()),
+    };
+    http::Config { listen: config.listen, allowed_origins, api_keys: config.api_keys.clone(), max_sockets }
+}
