@@ -7,6 +7,10 @@ use fanlight::cli::{self, Action, Failure};
 use fanlight::config::{self, Log, LogFormat};
 use fanlight::telemetry;
 
+/// Small allocations from many threads, and memory that goes back to the system after a storm.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     run().unwrap_or_else(Failure::report)
 }

@@ -12,6 +12,9 @@ mod drain;
 mod inbox;
 mod shard;
 mod subscribers;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // blocking sockets on the test side
+mod tests;
 mod timers;
 mod wheel;
 
