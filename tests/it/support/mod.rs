@@ -10,6 +10,7 @@ pub(crate) mod redis;
 pub(crate) mod sse;
 pub(crate) mod swarm;
 pub(crate) mod wait;
+pub(crate) mod web_proxy;
 mod wire;
 
 #[allow(unused_imports, reason = "the short names for tests")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,7 +22,17 @@ pub(crate) const FANLIGHT: &str = env!("CARGO_BIN_EXE_fanlight");
 
 /// The program with none of the settings of whoever runs the tests.
 pub(crate) fn fanlight() -> Command {
-    let mut command = Command::new(FANLIGHT);
+    cleared(Command::new(FANLIGHT))
+}
+
+/// The program under another limit; prlimit becomes it, so the process id is the same.
+fn through_prlimit(limit: &str) -> Command {
+    let mut command = Command::new("prlimit");
+    command.args([limit, FANLIGHT]);
+    cleared(command)
+}
+
+fn cleared(mut command: Command) -> Command {
     let foreign = |name: &OsString| {
         let name = name.to_string_lossy();
         ["FANLIGHT_", "SSE_", "OTEL_"].iter().any(|p| name.starts_with(p))
@@ -40,6 +51,7 @@ pub(crate) fn fanlight() -> Command {
 pub(crate) struct NodeBuilder {
     settings: Vec<(String, String)>,
     args: Vec<String>,
+    open_files: Option<(u64, u64)>,
 }
 
 impl NodeBuilder {
@@ -63,6 +75,12 @@ impl NodeBuilder {
     /// On the Redis behind `url`, for example behind a [`TcpProxy`](super::TcpProxy).
     pub(crate) fn redis_at(self, url: &str, prefix: &str) -> Self {
         self.set("FANLIGHT_REDIS_URL", url).set("FANLIGHT_REDIS_PREFIX", prefix)
+    }
+
+    /// With these soft and hard limits of open files.
+    pub(crate) fn open_files(mut self, soft: u64, hard: u64) -> Self {
+        self.open_files = Some((soft, hard));
+        self
     }
 
     /// Starts it and waits until `/readyz` is 200.
@@ -92,7 +110,10 @@ impl NodeBuilder {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("node.log");
         let output = std::fs::File::create(&log).unwrap();
-        let mut command = fanlight();
+        let mut command = match self.open_files {
+            None => fanlight(),
+            Some((soft, hard)) => through_prlimit(&format!("--nofile={soft}:{hard}")),
+        };
         command
             .arg("serve")
             .args(&self.args)
@@ -116,13 +137,19 @@ pub(crate) struct Node {
 impl Node {
     /// A node with an embedded broker, unless told otherwise.
     pub(crate) fn builder() -> NodeBuilder {
-        NodeBuilder { settings: Vec::new(), args: Vec::new() }.set("FANLIGHT_LOG", "info,fanlight=debug")
+        NodeBuilder { settings: Vec::new(), args: Vec::new(), open_files: None }
+            .set("FANLIGHT_LOG", "info,fanlight=debug")
     }
 
     /// A ready node on `redis` with `settings`.
     pub(crate) async fn start(redis: &RedisServer, settings: &[(&str, &str)]) -> Self {
         let builder = Self::builder().redis(redis);
         settings.iter().fold(builder, |builder, (name, value)| builder.set(name, value)).start().await
+    }
+
+    /// `count` ready nodes on `redis` with the same `settings`.
+    pub(crate) async fn cluster(redis: &RedisServer, count: usize, settings: &[(&str, &str)]) -> Vec<Self> {
+        join_all((0..count).map(|_| Self::start(redis, settings))).await
     }
 
     /// Its public address.

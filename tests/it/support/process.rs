@@ -98,6 +98,16 @@ impl Process {
         line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).expect("a PSS in smaps_rollup")
     }
 
+    /// The CPU time that all its threads have used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let used = threads.filter_map(|thread| {
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(used.sum::<u64>())
+    }
+
     /// How many threads it has.
     pub(crate) fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.id())).map_or(0, Iterator::count)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -132,6 +132,11 @@ impl RedisServer {
         self.cli(&["PUBLISH", &self.key(name), payload]).await.parse().unwrap()
     }
 
+    /// A connection for publishing much: plain `PUBLISH` under this test's prefix, without a process for each.
+    pub(crate) fn publisher(&self) -> Publisher {
+        Publisher { addr: self.addr(), prefix: self.prefix.clone(), stream: None }
+    }
+
     /// How many connections are subscribed to the channel `name` under this test's prefix.
     pub(crate) async fn subscribers(&self, name: &str) -> u64 {
         let answer = self.cli(&["PUBSUB", "NUMSUB", &self.key(name)]).await;
@@ -159,6 +164,47 @@ impl RedisServer {
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
+    }
+}
+
+/// A connection to Redis that publishes, and connects again after an error.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    addr: SocketAddr,
+    prefix: String,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Publisher {
+    /// Plain `PUBLISH` of `payload` to the channel `name`; how many connections heard it, or `Err` when no answer comes
+    /// within a second.
+    pub(crate) async fn publish(&mut self, name: &str, payload: &[u8]) -> Result<u64, String> {
+        let answer = timeout(secs(1), self.exchange(name, payload)).await;
+        let answer = answer.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        if answer.is_err() {
+            self.stream = None;
+        }
+        let answer = answer.map_err(|e| e.to_string())?;
+        let count = answer.strip_prefix(':').and_then(|count| count.trim_end().parse().ok());
+        count.ok_or_else(|| format!("Redis answered {answer:?}"))
+    }
+
+    async fn exchange(&mut self, name: &str, payload: &[u8]) -> std::io::Result<String> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => none.insert(BufReader::new(TcpStream::connect(self.addr).await?)),
+        };
+        let channel = format!("{}{name}", self.prefix);
+        let mut command = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n", channel.len()).into_bytes();
+        command.extend_from_slice(format!("${}\r\n", payload.len()).as_bytes());
+        command.extend_from_slice(payload);
+        command.extend_from_slice(b"\r\n");
+        stream.write_all(&command).await?;
+        let mut answer = String::new();
+        match stream.read_line(&mut answer).await? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(answer),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Many streams at once: each is read all the time by a task of its own, and what it got can be looked at.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -108,6 +109,15 @@ impl Swarm {
     /// Waits until every stream has at least `count` events named `name`.
     pub(crate) async fn each_has(&self, count: usize, name: &str, within: Duration) {
         self.all(&format!("{count} × {name}"), within, |log| log.named(name).count() >= count).await;
+    }
+
+    /// How often each text was seen that `look` finds in a stream, over all streams.
+    pub(crate) fn tally(&self, look: impl Fn(&Log) -> String) -> BTreeMap<String, usize> {
+        let mut tally = BTreeMap::new();
+        for log in self.logs() {
+            *tally.entry(look(&log)).or_default() += 1;
+        }
+        tally
     }
 
     /// Cuts the first `count` streams that are still here, without a word.
