@@ -6,6 +6,7 @@
 pub mod memory;
 mod replay;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -84,9 +85,16 @@ pub struct History {
     /// All events asked for, over all channels, in the order of their positions. For a channel with a gap, what there is
     /// of it.
     pub events: Vec<Delivery>,
-    /// Channels whose range is not complete, and why: `history_trimmed` when its beginning is gone, `history_lost` when
-    /// the position is from an earlier epoch, `unknown_position` when it lies in the future.
-    pub gaps: Vec<(ChannelName, GapReason)>,
+    /// For each channel asked for: everything after this number is in `events`, as far as it was asked for.
+    pub floors: HashMap<ChannelName, u64>,
+}
+
+impl History {
+    /// Why a client at `after` has not got everything of `channel` with this answer; `None` when it has.
+    pub fn gap(&self, channel: &ChannelName, after: Position) -> Option<GapReason> {
+        let floor = self.floors.get(channel).copied().unwrap_or(0);
+        replay::judge(after, floor, self.up_to).err().map(|(_, reason)| reason)
+    }
 }
 
 /// How the broker is doing.

@@ -1,6 +1,6 @@
 //! What is left of a history read when it is larger than a node should hold: its end.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
@@ -40,7 +40,7 @@ pub(super) fn judge(after: Position, floor: u64, end: Position) -> Result<u64, (
 pub(super) struct Replay {
     events: VecDeque<Delivery>,
     bytes: usize,
-    cut: HashSet<ChannelName>,
+    floors: HashMap<ChannelName, u64>,
 }
 
 impl Replay {
@@ -52,16 +52,20 @@ impl Replay {
             && let Some(oldest) = self.events.pop_front()
         {
             self.bytes -= cost(&oldest);
-            self.cut.insert(oldest.channel);
+            let n = oldest.position.map_or(0, |position| position.n);
+            self.floors.insert(oldest.channel, n);
         }
     }
 
+    /// Everything of `channel` after `floor` was pushed, as far as it was asked for.
+    pub(super) fn complete_after(&mut self, channel: ChannelName, floor: u64) {
+        let known = self.floors.entry(channel).or_default();
+        *known = floor.max(*known);
+    }
+
     /// The answer.
-    pub(super) fn finish(self, up_to: Position, mut gaps: Vec<(ChannelName, GapReason)>) -> History {
-        let told: HashSet<ChannelName> = gaps.iter().map(|(channel, _)| channel.clone()).collect();
-        let cut = self.cut.into_iter().filter(|channel| !told.contains(channel));
-        gaps.extend(cut.map(|channel| (channel, GapReason::HistoryTrimmed)));
-        History { up_to, events: self.events.into(), gaps }
+    pub(super) fn finish(self, up_to: Position) -> History {
+        History { up_to, events: self.events.into(), floors: self.floors }
     }
 }
 
@@ -79,20 +83,21 @@ mod tests {
     }
 
     #[test]
-    fn too_much_loses_its_beginning_and_says_so_once_per_channel() {
+    fn too_much_loses_its_beginning_and_says_so_for_the_channels_concerned() {
         let mut replay = Replay::default();
-        replay.push(delivery("told", 1, 10));
         replay.push(delivery("cut", 2, 10));
         replay.push(delivery("cut", 3, 10));
         replay.push(delivery("kept", 4, MAX_BYTES - OVERHEAD));
-        let told = (ChannelName::parse("told").unwrap(), GapReason::HistoryLost);
-        let up_to = Position { epoch: 1, n: 9 };
-        let history = replay.finish(up_to, vec![told.clone()]);
+        let [cut, kept] = ["cut", "kept"].map(|name| ChannelName::parse(name).unwrap());
+        replay.complete_after(cut.clone(), 1);
+        replay.complete_after(kept.clone(), 1);
+        let history = replay.finish(Position { epoch: 1, n: 9 });
         assert_eq!(history.events.len(), 1);
-        assert_eq!(history.events[0].channel.as_str(), "kept");
-        let cut = (ChannelName::parse("cut").unwrap(), GapReason::HistoryTrimmed);
-        assert_eq!(history.gaps, vec![told, cut]);
-        assert_eq!(history.up_to, up_to);
+        let at = |n| Position { epoch: 1, n };
+        assert_eq!(history.gap(&kept, at(1)), None);
+        assert_eq!(history.gap(&kept, at(0)), Some(GapReason::HistoryTrimmed));
+        assert_eq!(history.gap(&cut, at(2)), Some(GapReason::HistoryTrimmed));
+        assert_eq!(history.gap(&cut, at(3)), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
@@ -28,12 +29,13 @@ type Members = Query<Vec<(String, String)>>;
 pub(super) async fn multiplexed(
     State(state): State<Arc<Shared>>,
     Extension(handover): Extension<Handover>,
-    query: Result<Members, axum::extract::rejection::QueryRejection>,
+    query: Result<Members, QueryRejection>,
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Query(members) = query.map_err(|_| ApiError::bad_request("The query cannot be read"))?;
-    let request = SubscribeRequest { channels: channels(&members)?, named_hello: true };
+    let last_event_id = last_event_id(&members, &headers);
+    let request = SubscribeRequest { channels: channels(&members)?, named_hello: true, last_event_id };
     open(&state, &handover, request, version, &headers).await
 }
 
@@ -41,11 +43,14 @@ pub(super) async fn multiplexed(
 pub(super) async fn jobs(
     State(state): State<Arc<Shared>>,
     Extension(handover): Extension<Handover>,
+    query: Result<Members, QueryRejection>,
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let Query(members) = query.map_err(|_| ApiError::bad_request("The query cannot be read"))?;
+    let last_event_id = last_event_id(&members, &headers);
     let jobs = ChannelName::parse("jobs").map_err(|e| ApiError::bad_channel(e.to_string()))?;
-    let request = SubscribeRequest { channels: vec![jobs], named_hello: false };
+    let request = SubscribeRequest { channels: vec![jobs], named_hello: false, last_event_id };
     open(&state, &handover, request, version, &headers).await
 }
 
@@ -99,6 +104,15 @@ fn channels(members: &[(String, String)]) -> Result<Vec<ChannelName>, ApiError> 
             .map_err(|error| ApiError::bad_channel(format!("{:?}: {error}", shortened(name))))
     };
     names.iter().map(parse).collect()
+}
+
+/// Where the client got to. The header, which a browser sends when it reconnects, wins over the query, which is part of
+/// the page's URL and stays as old as the page. An empty one is none (WHATWG HTML, 9.2.3).
+fn last_event_id(members: &[(String, String)], headers: &HeaderMap) -> Option<String> {
+    let header =
+        headers.get("last-event-id").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let query = || members.iter().find(|(name, _)| name == "lastEventId").map(|(_, id)| id.clone());
+    header.or_else(query).filter(|id| !id.is_empty())
 }
 
 /// Enough of a wrong name to find it by.

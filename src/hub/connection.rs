@@ -19,19 +19,27 @@ const MAX_SLICES: usize = 64;
 /// What a client may send at once on a stream that expects nothing from it. More is abuse and ends the connection.
 const MAX_JUNK: usize = 64 * 1024;
 
-/// Events that may wait for a parked connection; their bytes are shared, so one costs 24 bytes here.
-pub(super) const MAX_PARKED: usize = 4096;
+/// Live events that may wait behind a replay; their bytes are shared, so one costs 24 bytes here. Full, the connection
+/// is closed as a slow consumer and resumes from where it got to.
+const MAX_PARKED: usize = 4096;
 
 /// Whether and how a connection takes blocks.
 pub(super) enum Phase {
-    /// Registered; events wait until the replay before them is there. Boxed, since few are parked at a time and every
-    /// connection would pay for the room.
-    #[expect(clippy::box_collection, reason = "keeps the idle connection small")]
-    Parked(Box<Vec<(u64, Rc<Block>)>>),
+    /// Live events wait until the replay before them is out. Boxed, since few connections catch up at a time and all
+    /// would pay for the room.
+    CatchingUp(Box<CatchUp>),
     /// Takes events.
     Live,
     /// Writes what is left, then goes.
     Closing(Cause),
+}
+
+/// What a connection still has to be given before it is live.
+#[derive(Default)]
+pub(super) struct CatchUp {
+    /// `None` while the replay is not there yet: the connection is parked.
+    replay: Option<std::vec::IntoIter<Block>>,
+    live: VecDeque<(u64, Rc<Block>)>,
 }
 
 /// How a connection came to its end.
@@ -50,6 +58,8 @@ pub(super) enum Cause {
 pub(super) enum Wrote {
     /// Nothing waits any more.
     All,
+    /// Nothing waits in the queue, but the replay goes on: others first.
+    More,
     /// The socket takes no more now.
     Blocked,
     /// The connection is dead.
@@ -124,33 +134,46 @@ impl Connection {
     /// Queues an event. `false` when there is no room; nothing is queued then.
     pub(super) fn offer(&mut self, n: u64, block: &Rc<Block>) -> bool {
         match &mut self.phase {
-            Phase::Parked(parked) if parked.len() >= MAX_PARKED => return false,
-            Phase::Parked(parked) => parked.push((n, Rc::clone(block))),
+            Phase::CatchingUp(catch_up) if catch_up.live.len() >= MAX_PARKED => return false,
+            Phase::CatchingUp(catch_up) => catch_up.live.push_back((n, Rc::clone(block))),
             Phase::Live if n == 0 || n > self.replayed_to => self.push(Rc::clone(block)),
             Phase::Live | Phase::Closing(_) => {}
         }
         true
     }
 
-    /// Ends the parking: what waited follows, without what the replay up to `replayed_to` already held.
-    pub(super) fn release(&mut self, blocks: Vec<Block>, replayed_to: u64) {
-        let Phase::Parked(parked) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
-        self.replayed_to = replayed_to;
-        for block in blocks {
-            self.push(Rc::new(block));
-        }
-        for (n, block) in *parked {
-            self.offer(n, &block);
+    /// Ends the parking: `replay` is written, then what came meanwhile, without what the replay up to `replayed_to`
+    /// already held.
+    pub(super) fn release(&mut self, replay: Vec<Block>, replayed_to: u64) {
+        if let Phase::CatchingUp(catch_up) = &mut self.phase {
+            self.replayed_to = replayed_to;
+            catch_up.replay = Some(replay.into_iter());
         }
     }
 
-    /// Events waiting, those of a partly written block that are not yet out included.
-    pub(super) fn waiting_events(&self) -> usize {
-        self.queue.events(self.framing)
+    /// Moves the next blocks of the catch-up into the queue, as many as one write takes. What was live meanwhile comes
+    /// after the replay; with both at their end the connection is live.
+    fn feed(&mut self) {
+        for _ in 0..MAX_SLICES {
+            let Phase::CatchingUp(catch_up) = &mut self.phase else { return };
+            let Some(replay) = &mut catch_up.replay else { return };
+            if let Some(block) = replay.next() {
+                self.push(Rc::new(block));
+            } else if let Some((n, block)) = catch_up.live.pop_front() {
+                if n == 0 || n > self.replayed_to {
+                    self.push(block);
+                }
+            } else {
+                self.phase = Phase::Live;
+            }
+        }
     }
 
     /// Gives the kernel as much as it takes. Adds what it took to `taken`.
     pub(super) fn flush(&mut self, taken: &mut Taken) -> Wrote {
+        if self.queue.is_empty() {
+            self.feed();
+        }
         while !self.queue.is_empty() {
             match self.queue.write(&mut self.stream, self.framing) {
                 Ok(0) => return Wrote::Broken,
@@ -163,7 +186,23 @@ impl Connection {
                 Err(_) => return Wrote::Broken,
             }
         }
-        Wrote::All
+        match &self.phase {
+            Phase::CatchingUp(catch_up) if catch_up.replay.is_some() => Wrote::More,
+            _ => Wrote::All,
+        }
+    }
+
+    /// Whether more waits than is allowed. A replay does not count: it is taken from as the socket takes it.
+    pub(super) fn is_over(&self, max_events: usize, max_bytes: usize) -> bool {
+        match &self.phase {
+            Phase::CatchingUp(catch_up) => catch_up.live.len() >= MAX_PARKED,
+            Phase::Live => {
+                let events = self.queue.events(self.framing);
+                // One event alone is always taken: the bound on its size is the greatest event's.
+                events > max_events || (events > 1 && self.queue.bytes > max_bytes)
+            }
+            Phase::Closing(_) => false,
+        }
     }
 
     /// Reads and forgets what the client sent. `false` when the client is gone or sends without end.
@@ -229,11 +268,6 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) const fn is_empty(&self) -> bool {
         self.head.is_none()
-    }
-
-    /// Whether one block alone waits.
-    pub(super) const fn is_single(&self) -> bool {
-        self.head.is_some() && self.rest.is_none()
     }
 
     fn push(&mut self, block: Rc<Block>, framing: Framing) {

@@ -168,6 +168,21 @@ async fn a_parked_connection_gets_its_replay_first_and_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_replay_longer_than_the_buffer_arrives_whole_with_what_came_meanwhile() {
+    let hub = Fixture::new(&Config { buffer_events: 4, buffer_bytes: 4096, ..config() });
+    let mut client = hub.connect(&[0], Framing::Bare, None).await;
+    let data = "z".repeat(1000);
+    let replay = (1..=2000).map(|_| block(&data)).collect();
+    hub.say(0, 2001, "live, not in the replay").await;
+    hub.hub.release(client.key, replay, 2000).await;
+    hub.say(0, 2002, "live").await;
+    for _ in 0..2000 {
+        client.expect(&format!("data: {data}\n\n"));
+    }
+    client.expect("data: live, not in the replay\n\ndata: live\n\n");
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_is_closed_and_the_others_lose_nothing() {
     let hub = Fixture::new(&config());
     let mut stopped = hub.bare(&[0]).await;
@@ -200,7 +215,8 @@ async fn a_slow_reader_that_reads_again_in_time_is_told_why_it_is_closed() {
     while hub.until("counted", |_| true).await.waiting == 0 {
         hub.say(0, 0, &data).await;
     }
-    for _ in 0..60 {
+    // More than the kernel's buffers on both sides and the queue can hold together.
+    for _ in 0..1000 {
         hub.say(0, 0, &data).await;
     }
     let text = client.rest();

@@ -3,8 +3,10 @@
 //! The node is the only place that knows both the hub and the broker. It has never heard of HTTP.
 
 mod deliver;
+mod history;
 pub mod interest;
 mod publish;
+mod resume;
 mod subscribe;
 mod topics;
 
@@ -20,6 +22,7 @@ use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
 use crate::hub::{Counters, Hub};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
+use history::HistoryReader;
 use interest::Interest;
 
 pub use publish::PublishRefusal;
@@ -61,6 +64,7 @@ pub struct Node {
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
     interest: Arc<Interest>,
+    history: HistoryReader,
     capacity: Capacity,
     draining: AtomicBool,
 }
@@ -90,8 +94,13 @@ impl Node {
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
         let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest));
-        let tasks = vec![tokio::spawn(pump.run(notices)), tokio::spawn(Arc::clone(&interest).expire())];
-        let node = Self { config, clock, hub, broker, interest, capacity, draining };
+        let (history, readers) = history::reader(Arc::clone(&broker));
+        let tasks = vec![
+            tokio::spawn(pump.run(notices)),
+            tokio::spawn(readers.run()),
+            tokio::spawn(Arc::clone(&interest).expire()),
+        ];
+        let node = Self { config, clock, hub, broker, interest, history, capacity, draining };
         (Arc::new(node), Tasks(tasks))
     }
 

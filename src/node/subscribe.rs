@@ -4,6 +4,7 @@
 //! stream needs in an [`Attachment`]; whoever drops that gives it all back. [`Node::attach`] hands the socket over.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
@@ -16,7 +17,7 @@ use crate::admission::Seat;
 use crate::hub::{ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
 use crate::protocol::control::Hello;
-use crate::protocol::sse::Framing;
+use crate::protocol::sse::{Block, Framing};
 
 /// How long a handshake waits for the broker to confirm a channel that nobody listened to before. Past it the stream
 /// opens all the same and is told a gap once the channel is there.
@@ -32,14 +33,24 @@ pub struct SubscribeRequest {
     pub channels: Vec<ChannelName>,
     /// Whether the first block has an `event:` line.
     pub named_hello: bool,
+    /// Where the client got to, as it says; anything at all.
+    pub last_event_id: Option<String>,
 }
 
 /// An admitted stream that has no socket yet.
 pub struct Attachment {
     /// The connection's id.
     pub id: Uuid,
-    hello: crate::protocol::sse::Block,
+    pub(super) greeting: Greeting,
+    last_event_id: Option<String>,
     member: Member,
+}
+
+/// What goes into the first block.
+pub(super) struct Greeting {
+    pub(super) channels: Arc<[ChannelName]>,
+    named: bool,
+    retry_ms: u64,
 }
 
 /// A socket whose response head is written.
@@ -77,25 +88,38 @@ impl Node {
             channels.iter().map(|channel| Topic { channel: channel.clone(), key: None }).collect();
         let listening = self.interest.listen(&topics);
         self.wait_for_broker(&listening).await;
-        let id = Uuid::new_v4();
-        let hello = Hello {
-            retry_ms: rand::rng().random_range(RETRY_MS),
-            named: request.named_hello,
-            connection_id: &id.to_string(),
-            node: self.id(),
-            channels: &channels,
-            recovered: None,
-        };
-        let hello = hello.block();
-        Ok(Attachment { id, hello, member: Member { listening, _seat: seat } })
+        let retry_ms = rand::rng().random_range(RETRY_MS);
+        let greeting = Greeting { channels: channels.into(), named: request.named_hello, retry_ms };
+        let member = Member { listening, _seat: seat };
+        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id: request.last_event_id, member })
     }
 
-    /// Gives the socket of an admitted stream to the hub. `None` when the client has gone meanwhile.
+    /// Gives the socket of an admitted stream to the hub, and what it missed to the socket. `None` when the client has
+    /// gone meanwhile.
     pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
-        let Attachment { id, hello, member } = attachment;
+        let Attachment { id, greeting, last_event_id, member } = attachment;
         let Socket { stream, framing } = socket;
         let membership = Box::new(member);
-        self.hub.attach(NewConnection { stream, framing, id, hello: Some(hello), membership }).await
+        // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
+        // whatever arrives from now on.
+        let hello = if last_event_id.is_none() { Some(self.hello(id, &greeting, None)) } else { None };
+        let key = self.hub.attach(NewConnection { stream, framing, id, hello, membership }).await?;
+        if let Some(last_event_id) = last_event_id {
+            self.resume(id, key, &greeting, &last_event_id).await;
+        }
+        Some(key)
+    }
+
+    pub(super) fn hello(&self, id: Uuid, greeting: &Greeting, recovered: Option<bool>) -> Block {
+        let hello = Hello {
+            retry_ms: greeting.retry_ms,
+            named: greeting.named,
+            connection_id: &id.to_string(),
+            node: self.id(),
+            channels: &greeting.channels,
+            recovered,
+        };
+        hello.block()
     }
 
     /// The channels asked for, each once, if all of them may be read.

@@ -149,20 +149,17 @@ impl Store {
         self.expire(now);
         let end = Position { epoch: self.epoch, n: self.n };
         let mut found: BTreeMap<u64, &Delivery> = BTreeMap::new();
-        let mut gaps = Vec::new();
+        let mut replay = Replay::default();
         for request in requests {
             let ring = self.rings.get(&request.channel);
             let floor = ring.map_or(self.floor, |ring| ring.floor);
-            let after = replay::judge(request.after, floor, end).unwrap_or_else(|(after, reason)| {
-                gaps.push((request.channel.clone(), reason));
-                after
-            });
+            replay.complete_after(request.channel.clone(), floor);
+            let after = replay::judge(request.after, floor, end).unwrap_or_else(|(after, _)| after);
             let events = ring.into_iter().flat_map(|ring| ring.after(after));
             found.extend(events.map(|(n, delivery)| (*n, delivery)));
         }
-        let mut replay = Replay::default();
         found.into_values().for_each(|delivery| replay.push(delivery.clone()));
-        replay.finish(end, gaps)
+        replay.finish(end)
     }
 }
 
@@ -206,10 +203,10 @@ mod tests {
     }
 
     fn read(store: &mut Store, channel: &str, after: Position, now: u64) -> (Vec<String>, Option<GapReason>) {
-        let request = HistoryRequest { channel: ChannelName::parse(channel).unwrap(), after };
-        let history = store.read(&[request], now);
-        let data = history.events.into_iter().map(|delivery| delivery.event.data).collect();
-        (data, history.gaps.first().map(|(_, reason)| *reason))
+        let channel = ChannelName::parse(channel).unwrap();
+        let history = store.read(&[HistoryRequest { channel: channel.clone(), after }], now);
+        let gap = history.gap(&channel, after);
+        (history.events.into_iter().map(|delivery| delivery.event.data).collect(), gap)
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
