@@ -32,8 +32,8 @@ use super::position::{N_LIMIT, Position};
 
 const MARK: u8 = 0x1e;
 
-/// No header of version 1 is longer: six numbers of at most 20 digits and their separators.
-const MAX_HEADER: usize = 160;
+/// Room for a header: no number that a script writes is longer than 16 digits.
+const HEADER_ROOM: usize = 112;
 
 /// Whether `payload` claims to be a durable frame (of any version); everything else is a plain envelope.
 pub fn is_frame(payload: &[u8]) -> bool {
@@ -79,8 +79,7 @@ impl<'a> Frame<'a> {
         if !is_frame(payload) {
             return Err(FrameError::NotAFrame);
         }
-        let end =
-            memchr::memchr(b'\n', &payload[..payload.len().min(MAX_HEADER)]).ok_or(FrameError::Header)?;
+        let end = memchr::memchr(b'\n', payload).ok_or(FrameError::Header)?;
         let header = std::str::from_utf8(&payload[1..end]).map_err(|_| FrameError::Header)?;
         let header = Header::parse(header)?;
         let body = &payload[end + 1..];
@@ -151,7 +150,8 @@ pub fn encode(position: Position, previous: Option<u64>, event: &Event) -> Vec<u
     let kind = event.kind.as_ref().map_or("", EventType::as_str);
     let key = event.key.as_ref().map_or("", Key::as_str);
     let trace = event.traceparent.as_deref().unwrap_or("");
-    let mut out = String::with_capacity(MAX_HEADER + kind.len() + key.len() + trace.len() + event.data.len());
+    let mut out =
+        String::with_capacity(HEADER_ROOM + kind.len() + key.len() + trace.len() + event.data.len());
     out.push(char::from(MARK));
     let (Position { epoch, n }, previous) = (position, previous.unwrap_or(0));
     let lengths = (kind.len(), key.len(), trace.len());
@@ -243,8 +243,6 @@ mod tests {
         ] {
             assert_eq!(Frame::parse(frame.as_bytes()), Err(why), "{frame:?}");
         }
-        let endless = format!("\x1e1 {}\n", "0 ".repeat(100));
-        assert_eq!(Frame::parse(endless.as_bytes()), Err(E::Header));
     }
 
     #[test]

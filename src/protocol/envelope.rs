@@ -347,7 +347,11 @@ mod tests {
         let over = Err(EnvelopeError::TooLarge { bytes: MAX + 1, max: MAX });
         assert_eq!(parse(&envelope(&format!("{data} ").replace("\" ", "x\""))), over);
         assert_eq!(parse(&"x".repeat(MAX + 1)), over);
-        assert!(matches!(parse(&envelope(&" ".repeat(MAX + OVERHEAD))), Err(EnvelopeError::TooLarge { .. })));
+        let ballast = format!("{{\"data\":1,\"more\":\"{}\"}}", "x".repeat(MAX + OVERHEAD));
+        assert!(
+            matches!(parse(&ballast), Err(EnvelopeError::TooLarge { .. })),
+            "refused before it is parsed"
+        );
     }
 
     #[test]

@@ -251,6 +251,12 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_cannot_make_a_refusal_long() {
+        let body = format!(r#"{{"{}":1}}"#, "x".repeat(100_000));
+        assert!(refusal(&body).len() < 200);
+    }
+
+    #[test]
     fn an_event_beyond_the_limit_is_told_apart_so_that_it_can_be_answered_413() {
         let body = format!(r#"[{{"channel":"a","data":1}},{{"channel":"a","data":"{}"}}]"#, "x".repeat(99));
         let error = PublishRequest::parse(body.as_bytes(), 100).unwrap_err();

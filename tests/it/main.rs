@@ -8,5 +8,6 @@
 )]
 
 mod cli;
+mod foreign_parsers;
 mod rooms;
 mod support;
