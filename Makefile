@@ -34,5 +34,7 @@ chaos: test-deps ## the fault tests at full length: 100,000 connections opened a
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs the nightly toolchain and cargo-fuzz)
 	@for target in $$(cd fuzz && $(CARGO) +nightly fuzz list); do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	  mkdir -p fuzz/corpus/$$target; \
+	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -dict=fuzz/dictionary -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
