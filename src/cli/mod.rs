@@ -3,6 +3,7 @@
 //! Commands talk to a node over HTTP, or straight to Redis, like any other client; only `serve` runs a node. Nothing in
 //! here is needed by a node.
 
+pub mod bench;
 mod node_client;
 mod output;
 mod publish;
@@ -28,6 +29,8 @@ pub enum Action {
     Publish(publish::Publish),
     /// Print events as they come.
     Subscribe(subscribe::Subscribe),
+    /// Put load on a server.
+    Bench(bench::Bench),
     /// Look at the settings.
     Settings(settings::Settings),
 }
@@ -57,7 +60,13 @@ pub fn command() -> Command {
         .after_help("Without a command, a node is run (`fanlight` is `fanlight serve`).")
         .args_conflicts_with_subcommands(true)
         .args(config::arguments())
-        .subcommands([serve::command(), publish::command(), subscribe::command(), settings::command()])
+        .subcommands([
+            serve::command(),
+            publish::command(),
+            subscribe::command(),
+            settings::command(),
+            bench::command(),
+        ])
 }
 
 /// Reads the command line and, for `serve`, the settings.
@@ -75,6 +84,7 @@ pub fn parse(
     match name {
         "publish" => publish::Publish::parse(matches, environment).map(Action::Publish),
         "subscribe" => subscribe::Subscribe::parse(matches, environment).map(Action::Subscribe),
+        "bench" => bench::Bench::parse(matches, environment).map(Action::Bench),
         "config" => settings::Settings::parse(matches, environment).map(Action::Settings),
         _ => serve::parse(matches, environment).map(Action::Serve),
     }
@@ -90,6 +100,7 @@ impl Action {
             Self::Serve(loaded) => serve::run(*loaded),
             Self::Publish(publish) => block_on(publish.run()),
             Self::Subscribe(subscribe) => block_on(subscribe.run()),
+            Self::Bench(bench) => bench.run(),
             Self::Settings(settings) => settings.run(),
         }
     }

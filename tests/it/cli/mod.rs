@@ -1,5 +1,6 @@
 //! The command line, as a user or a script sees it: the built binary, its output and its exit codes.
 
+mod bench;
 mod client;
 mod settings;
 
