@@ -4,6 +4,7 @@
 //! which channels are wanted. It does not know who subscribes or how events reach a socket.
 
 pub mod memory;
+pub mod redis;
 mod replay;
 
 use std::collections::HashMap;
@@ -85,6 +86,8 @@ pub struct History {
     /// All events asked for, over all channels, in the order of their positions. For a channel with a gap, what there is
     /// of it.
     pub events: Vec<Delivery>,
+    /// Up to this number events of any channel may be missing without a trace (Redis lost some and went on); 0 when none are.
+    pub lost: u64,
     /// For each channel asked for: everything after this number is in `events`, as far as it was asked for.
     pub floors: HashMap<ChannelName, u64>,
 }
@@ -93,7 +96,7 @@ impl History {
     /// Why a client at `after` has not got everything of `channel` with this answer; `None` when it has.
     pub fn gap(&self, channel: &ChannelName, after: Position) -> Option<GapReason> {
         let floor = self.floors.get(channel).copied().unwrap_or(0);
-        replay::judge(after, floor, self.up_to).err().map(|(_, reason)| reason)
+        replay::Extent { floor, lost: self.lost, end: self.up_to }.judge(after).1
     }
 }
 

@@ -22,16 +22,30 @@ pub(super) fn cost(delivery: &Delivery) -> usize {
     OVERHEAD + event.data.len() + event.key.as_ref().map_or(0, |key| key.as_str().len())
 }
 
-/// Where a position stands in a history that begins after `floor` and reaches to `end`.
-pub(super) fn judge(after: Position, floor: u64, end: Position) -> Result<u64, (u64, GapReason)> {
-    if after > end {
-        Err((end.n, GapReason::UnknownPosition))
-    } else if after.epoch < end.epoch {
-        Err((0, GapReason::HistoryLost))
-    } else if after.n < floor {
-        Err((after.n, GapReason::HistoryTrimmed))
-    } else {
-        Ok(after.n)
+/// What is there of the events of a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// Up to here everything of the channel is gone.
+    pub(super) floor: u64,
+    /// Up to here events of any channel may be missing without a trace; 0 when none are.
+    pub(super) lost: u64,
+    /// The last position given out.
+    pub(super) end: Position,
+}
+
+impl Extent {
+    /// The number after which events are to be read for somebody who has seen everything up to `after`, and why they are not
+    /// all that he wants.
+    pub(super) fn judge(&self, after: Position) -> (u64, Option<GapReason>) {
+        if after > self.end {
+            (self.end.n, Some(GapReason::UnknownPosition))
+        } else if after.epoch < self.end.epoch {
+            (0, Some(GapReason::HistoryLost))
+        } else if after.n <= self.lost && self.lost > 0 {
+            (after.n, Some(GapReason::HistoryLost))
+        } else {
+            (after.n, (after.n < self.floor).then_some(GapReason::HistoryTrimmed))
+        }
     }
 }
 
@@ -63,9 +77,9 @@ impl Replay {
         *known = floor.max(*known);
     }
 
-    /// The answer.
-    pub(super) fn finish(self, up_to: Position) -> History {
-        History { up_to, events: self.events.into(), floors: self.floors }
+    /// The answer; up to `lost` events may be missing without a trace.
+    pub(super) fn finish(self, up_to: Position, lost: u64) -> History {
+        History { up_to, lost, events: self.events.into(), floors: self.floors }
     }
 }
 
@@ -91,7 +105,7 @@ mod tests {
         let [cut, kept] = ["cut", "kept"].map(|name| ChannelName::parse(name).unwrap());
         replay.complete_after(cut.clone(), 1);
         replay.complete_after(kept.clone(), 1);
-        let history = replay.finish(Position { epoch: 1, n: 9 });
+        let history = replay.finish(Position { epoch: 1, n: 9 }, 0);
         assert_eq!(history.events.len(), 1);
         let at = |n| Position { epoch: 1, n };
         assert_eq!(history.gap(&kept, at(1)), None);
@@ -103,12 +117,19 @@ mod tests {
     #[test]
     fn a_position_is_judged_by_its_epoch_then_by_what_is_left() {
         let end = Position { epoch: 5, n: 100 };
-        let at = |epoch, n| judge(Position { epoch, n }, 50, end);
-        assert_eq!(at(5, 50), Ok(50));
-        assert_eq!(at(5, 100), Ok(100));
-        assert_eq!(at(5, 49), Err((49, GapReason::HistoryTrimmed)));
-        assert_eq!(at(4, 70), Err((0, GapReason::HistoryLost)));
-        assert_eq!(at(5, 101), Err((100, GapReason::UnknownPosition)));
-        assert_eq!(at(6, 1), Err((100, GapReason::UnknownPosition)));
+        let at = |epoch, n| Extent { floor: 50, lost: 20, end }.judge(Position { epoch, n });
+        assert_eq!(at(5, 50), (50, None));
+        assert_eq!(at(5, 100), (100, None));
+        assert_eq!(at(5, 49), (49, Some(GapReason::HistoryTrimmed)));
+        assert_eq!(at(5, 20), (20, Some(GapReason::HistoryLost)));
+        assert_eq!(at(4, 70), (0, Some(GapReason::HistoryLost)));
+        assert_eq!(at(5, 101), (100, Some(GapReason::UnknownPosition)));
+        assert_eq!(at(6, 1), (100, Some(GapReason::UnknownPosition)));
+    }
+
+    #[test]
+    fn nothing_lost_is_no_gap_for_the_first_position() {
+        let extent = Extent { floor: 0, lost: 0, end: Position { epoch: 5, n: 1 } };
+        assert_eq!(extent.judge(Position { epoch: 5, n: 0 }), (0, None));
     }
 }

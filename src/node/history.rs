@@ -140,7 +140,7 @@ mod tests {
         ) -> BoxFuture<'a, Result<History, BrokerError>> {
             self.0.lock().unwrap().push(requests.to_vec());
             let up_to = Position { epoch: 1, n: 1000 };
-            std::future::ready(Ok(History { up_to, events: vec![], floors: HashMap::new() })).boxed()
+            std::future::ready(Ok(History { up_to, lost: 0, events: vec![], floors: HashMap::new() })).boxed()
         }
 
         fn status(&self) -> watch::Receiver<Status> {

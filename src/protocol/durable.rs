@@ -8,7 +8,8 @@
 //! - `EPOCH`: lower-case hexadecimal without leading zeros, below 2^44. All other numbers are decimal, without sign and
 //!   without leading zeros.
 //! - `N`: the event's number, 1 to 2^53 − 1. `PREV`: the number of the event before it on the same channel in the same
-//!   epoch, smaller than `N`; `0` says that there was none.
+//!   epoch, smaller than `N`; `0` says that there was none. When that event is long expired it may be a later number, up to
+//!   which the channel had none.
 //! - the three lengths count bytes; `0` says that the field is absent. `DATA` is everything that is left, and may be empty.
 //! - the four fields stand behind each other with nothing between them. All of it is UTF-8.
 //!
@@ -147,16 +148,20 @@ fn canonical(word: &str, radix: u32) -> Option<u64> {
 
 /// Writes the frame of an event: what the Lua above writes. `previous` is the number before it on its channel.
 pub fn encode(position: Position, previous: Option<u64>, event: &Event) -> Vec<u8> {
+    let (Position { epoch, n }, previous) = (position, previous.unwrap_or(0));
+    let numbers = format!("{}1 {epoch:x} {n} {previous} ", char::from(MARK));
+    [numbers.into_bytes(), encode_body(event)].concat()
+}
+
+/// The frame behind its three numbers, which only the publishing script knows.
+pub fn encode_body(event: &Event) -> Vec<u8> {
     let kind = event.kind.as_ref().map_or("", EventType::as_str);
     let key = event.key.as_ref().map_or("", Key::as_str);
     let trace = event.traceparent.as_deref().unwrap_or("");
     let mut out =
         String::with_capacity(HEADER_ROOM + kind.len() + key.len() + trace.len() + event.data.len());
-    out.push(char::from(MARK));
-    let (Position { epoch, n }, previous) = (position, previous.unwrap_or(0));
-    let lengths = (kind.len(), key.len(), trace.len());
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "1 {epoch:x} {n} {previous} {} {} {}", lengths.0, lengths.1, lengths.2);
+    let _ = writeln!(out, "{} {} {}", kind.len(), key.len(), trace.len());
     for field in [kind, key, trace, &event.data] {
         out.push_str(field);
     }

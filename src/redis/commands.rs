@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, Red
 use tokio::time::timeout;
 
 use super::config::{Config, ConfigError};
-use super::script::Call;
+use super::script::{Call, Invoke};
 
 /// Why a command was not carried out; without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,14 +72,6 @@ impl Commands {
         self.with(async |connection| pipeline.query_async(connection).await).await
     }
 
-    /// Calls a script, loading it first when Redis has forgotten it.
-    ///
-    /// # Errors
-    /// When Redis is not reached in time or refuses.
-    pub async fn invoke<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, CommandError> {
-        self.with(async |connection| call.run(connection).await).await
-    }
-
     async fn with<T>(
         &self,
         run: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
@@ -121,8 +113,20 @@ impl Commands {
     }
 
     fn classify(&self, error: &RedisError) -> CommandError {
+        CommandError::new(&self.config, error)
+    }
+}
+
+impl Invoke for Commands {
+    async fn invoke<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, CommandError> {
+        self.with(async |connection| call.run(connection).await).await
+    }
+}
+
+impl CommandError {
+    pub(super) fn new(config: &Config, error: &RedisError) -> Self {
         use ServerErrorKind as Server;
-        let text = self.config.explain(error);
+        let text = config.explain(error);
         match error.kind() {
             ErrorKind::Server(
                 Server::ReadOnly
@@ -130,13 +134,13 @@ impl Commands {
                 | Server::MasterDown
                 | Server::TryAgain
                 | Server::ClusterDown,
-            ) => CommandError::Unavailable(text),
+            ) => Self::Unavailable(text),
             // A script that blocks Redis for long.
-            ErrorKind::Extension if error.code() == Some("BUSY") => CommandError::Unavailable(text),
+            ErrorKind::Extension if error.code() == Some("BUSY") => Self::Unavailable(text),
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
-                CommandError::Refused(text)
+                Self::Refused(text)
             }
-            _ => CommandError::Unavailable(text),
+            _ => Self::Unavailable(text),
         }
     }
 }

@@ -13,4 +13,5 @@ pub mod subscriber;
 pub use commands::{CommandError, Commands};
 pub use config::{Config, ConfigError};
 pub use keys::Keys;
-pub use script::{Call, Script};
+pub use script::{Call, Invoke, Script};
+pub use subscriber::{Push, Subscriber};

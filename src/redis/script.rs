@@ -1,6 +1,20 @@
 //! Lua scripts and calls of them.
 
-use redis::{Cmd, ToRedisArgs};
+use redis::{Cmd, FromRedisValue, ToRedisArgs};
+
+use super::commands::CommandError;
+
+/// What can call a script: the pool, or a subscriber's connection where the order of answers and pushes matters.
+pub trait Invoke: Sync {
+    /// Calls a script, loading it first when Redis has forgotten it.
+    ///
+    /// # Errors
+    /// When Redis is not reached in time or refuses.
+    fn invoke<T: FromRedisValue + Send>(
+        &self,
+        call: &Call<'_>,
+    ) -> impl Future<Output = Result<T, CommandError>> + Send;
+}
 
 /// A Lua script, called by its hash. Redis forgets scripts when it restarts or is told to, so whoever calls one must be
 /// ready to load it.
@@ -36,7 +50,7 @@ impl Call<'_> {
     }
 
     /// Runs it on `connection`, loading the script when Redis does not have it.
-    pub(super) async fn run<T: redis::FromRedisValue>(
+    pub(super) async fn run<T: FromRedisValue>(
         &self,
         connection: &mut impl redis::aio::ConnectionLike,
     ) -> Result<T, redis::RedisError> {

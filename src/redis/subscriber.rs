@@ -4,16 +4,15 @@
 //! failed resubscriptions, so whoever owns this one drops it and makes another. Pushes are handed to a closure in the order
 //! in which Redis sent them and before the answer to any later command; the ready-made senders are unbounded.
 
-use std::sync::Arc;
-
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, ProtocolVersion, PushInfo, PushKind, RedisError,
     Value,
 };
 
+use super::commands::CommandError;
 use super::config::Config;
-use super::script::Call;
+use super::script::{Call, Invoke};
 
 /// What Redis pushed.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub enum Push {
 #[derive(Debug)]
 pub struct Subscriber {
     connection: MultiplexedConnection,
-    config: Arc<Config>,
+    config: Config,
 }
 
 impl Subscriber {
@@ -42,9 +41,9 @@ impl Subscriber {
     /// # Errors
     /// When Redis is not reached within the connect timeout, or does not speak RESP3 (it does since version 6).
     pub async fn connect(
-        config: Config,
+        config: &Config,
         push: impl Fn(Push) + Send + Sync + 'static,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, CommandError> {
         let settings = config.info().redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = config.info().clone().set_redis_settings(settings);
         let connection = AsyncConnectionConfig::new()
@@ -56,46 +55,45 @@ impl Subscriber {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        let client = Client::open(info).map_err(|e| config.explain(&e))?;
+        let failed = |e: RedisError| CommandError::new(config, &e);
+        let client = Client::open(info).map_err(failed)?;
         let connecting = client.get_multiplexed_async_connection_with_config(&connection);
-        let connection = connecting.await.map_err(|e| config.explain(&e))?;
-        Ok(Self { connection, config: Arc::new(config) })
+        let connection = connecting.await.map_err(failed)?;
+        Ok(Self { connection, config: config.clone() })
     }
 
     /// Subscribes to channels and waits until Redis has confirmed every one.
     ///
     /// # Errors
     /// When it has not done so in time; then it is not known which are subscribed.
-    pub async fn subscribe(&self, channels: &[String]) -> Result<(), String> {
-        self.connection.clone().subscribe(channels).await.map_err(|e| self.config.explain(&e))
+    pub async fn subscribe(&self, channels: &[String]) -> Result<(), CommandError> {
+        self.connection.clone().subscribe(channels).await.map_err(|e| self.classify(&e))
     }
 
     /// The reverse of [`subscribe`](Self::subscribe).
     ///
     /// # Errors
     /// As there.
-    pub async fn unsubscribe(&self, channels: &[String]) -> Result<(), String> {
-        self.connection.clone().unsubscribe(channels).await.map_err(|e| self.config.explain(&e))
+    pub async fn unsubscribe(&self, channels: &[String]) -> Result<(), CommandError> {
+        self.connection.clone().unsubscribe(channels).await.map_err(|e| self.classify(&e))
     }
 
     /// Runs a command. Everything published before it ran has been pushed when it answers.
     ///
     /// # Errors
     /// When no answer comes in time or it is an error.
-    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, String> {
-        command.query_async(&mut self.connection.clone()).await.map_err(|e| self.explain(&e))
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
+        command.query_async(&mut self.connection.clone()).await.map_err(|e| self.classify(&e))
     }
 
-    /// Calls a script, in the same way.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub async fn invoke<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, String> {
-        call.run(&mut self.connection.clone()).await.map_err(|e| self.explain(&e))
+    fn classify(&self, error: &RedisError) -> CommandError {
+        CommandError::new(&self.config, error)
     }
+}
 
-    fn explain(&self, error: &RedisError) -> String {
-        self.config.explain(error)
+impl Invoke for Subscriber {
+    async fn invoke<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, CommandError> {
+        call.run(&mut self.connection.clone()).await.map_err(|e| self.classify(&e))
     }
 }
 

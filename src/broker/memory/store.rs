@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::broker::replay::{self, Replay};
+use crate::broker::replay::{self, Extent, Replay};
 use crate::broker::{Config, History, HistoryRequest, Publication};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::Delivery;
@@ -154,12 +154,12 @@ impl Store {
             let ring = self.rings.get(&request.channel);
             let floor = ring.map_or(self.floor, |ring| ring.floor);
             replay.complete_after(request.channel.clone(), floor);
-            let after = replay::judge(request.after, floor, end).unwrap_or_else(|(after, _)| after);
+            let (after, _) = Extent { floor, lost: 0, end }.judge(request.after);
             let events = ring.into_iter().flat_map(|ring| ring.after(after));
             found.extend(events.map(|(n, delivery)| (*n, delivery)));
         }
         found.into_values().for_each(|delivery| replay.push(delivery.clone()));
-        replay.finish(end)
+        replay.finish(end, 0)
     }
 }
 

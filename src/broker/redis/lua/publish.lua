@@ -1,0 +1,10 @@
+-- KEYS: clock, index. ARGV: history, once, channel, size, ttl in ms; then for each event: channel, idempotency key or '', body.
+-- Answers the positions.
+local names = { clock = KEYS[1], index = KEYS[2], history = ARGV[1], once = ARGV[2], channel = ARGV[3] }
+local batch = begin(names, tonumber(ARGV[4]), tonumber(ARGV[5]), (#ARGV - 5) / 3)
+local positions = {}
+for i = 6, #ARGV, 3 do
+  positions[#positions + 1] = append(batch, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+end
+finish(batch)
+return positions

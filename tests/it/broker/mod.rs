@@ -1,0 +1,4 @@
+//! The broker behind its trait, in memory and over a real Redis: what both promise, and what Redis' troubles do.
+
+mod contract;
+mod fixture;
