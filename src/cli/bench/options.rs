@@ -13,6 +13,7 @@ use super::publisher::{PLACEHOLDER, Way};
 use super::target::{self, MAX_SOURCES, Target};
 use crate::cli::{Failure, flag_or_variable};
 use crate::config::Environment;
+use crate::protocol::channel::ChannelName;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -77,7 +78,7 @@ fn stream_arguments() -> [Arg; 6] {
         value("header", "NAME: VALUE", "Header of the stream requests; repeatable")
             .action(ArgAction::Append)
             .value_parser(header),
-        value("channel", "CHANNEL", "Channel of a Fanlight node").default_value("jobs"),
+        value("channel", "CHANNEL", "Channel of a Fanlight node").default_value("jobs").value_parser(channel),
         value("connections", "N", "Streams to open")
             .short('c')
             .default_value("100")
@@ -129,6 +130,10 @@ fn pace_arguments() -> [Arg; 8] {
     ]
 }
 
+fn channel(text: &str) -> Result<String, String> {
+    ChannelName::parse(text).map(|channel| channel.to_string()).map_err(|why| why.to_string())
+}
+
 fn header(text: &str) -> Result<String, String> {
     let good = text.split_once(':').is_some_and(|(name, _)| !name.is_empty()) && !text.contains(['\r', '\n']);
     if good { Ok(text.to_owned()) } else { Err("a header is NAME: VALUE".to_owned()) }
@@ -151,9 +156,12 @@ impl Options {
 
     fn read(matches: &ArgMatches, environment: &Environment) -> Result<Self> {
         let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-        let url = flag_or_variable(matches, "url", environment, "FANLIGHT_URL");
+        let variable = environment.get("FANLIGHT_URL").filter(|url| !url.is_empty());
         let channel = text("channel").unwrap_or_default();
-        let node = Node::at(url.as_deref().unwrap_or(DEFAULT_URL), channel)?;
+        let node = match text("url") {
+            Some(url) => Node::at(url, channel)?,
+            None => Node::based_at(variable.map_or(DEFAULT_URL, String::as_str), channel),
+        };
         let api_key = flag_or_variable(matches, "api-key", environment, "FANLIGHT_API_KEY");
         let rate = matches.get_one("rate").copied();
         let in_flight = matches.get_one("in-flight").copied();
@@ -205,15 +213,18 @@ impl Node {
         if parsed.path() != "/" || parsed.query().is_some() {
             return Ok(Self { stream: url.to_owned(), events: None });
         }
-        let base = url.trim_end_matches('/');
+        Ok(Self::based_at(url, channel))
+    }
+
+    /// A Fanlight node; its base may have a path (a proxy's prefix).
+    fn based_at(base: &str, channel: &str) -> Self {
+        let base = base.trim_end_matches('/');
         let channel_json = serde_json::Value::from(channel);
-        Ok(Self {
+        let body = format!(r#"{{"channel":{channel_json},"data":{PLACEHOLDER}}}"#);
+        Self {
             stream: format!("{base}/api/sse/stream?channels={channel}"),
-            events: Some((
-                format!("{base}/api/events"),
-                format!(r#"{{"channel":{channel_json},"data":{PLACEHOLDER}}}"#),
-            )),
-        })
+            events: Some((format!("{base}/api/events"), body)),
+        }
     }
 
     /// The way that was asked for, or through the node itself if it is one.
@@ -305,6 +316,7 @@ mod tests {
             "--rate=NaN",
             "--size=1GiB",
             "--header=x",
+            "--channel=a b",
             "--publish-body=x",
             "--publish-redis=redis://127.0.0.1",
             "--source-addresses=0",

@@ -55,6 +55,8 @@ pub(super) struct Publisher {
     /// Numbers and bytes of what has no answer yet.
     pending: VecDeque<(u64, Vec<u8>)>,
     answered_here: bool,
+    /// When the oldest of them began to wait alone for its answer, in microseconds.
+    waiting_since: u64,
     /// How often the connection was made again: servers end kept connections after so many requests.
     pub(super) reconnects: u64,
 }
@@ -78,6 +80,7 @@ impl Publisher {
             written: 0,
             pending: VecDeque::new(),
             answered_here: false,
+            waiting_since: 0,
             reconnects: 0,
         })
     }
@@ -92,8 +95,16 @@ impl Publisher {
         self.pending.len()
     }
 
+    /// For how long the server has answered nothing, though it owes an answer; in microseconds.
+    pub(super) fn unanswered_for(&self, now: u64) -> u64 {
+        if self.pending.is_empty() { 0 } else { now.saturating_sub(self.waiting_since) }
+    }
+
     /// Takes event `n`; [`flush`](Self::flush) sends it.
-    pub(super) fn push(&mut self, n: u64, data: &str) {
+    pub(super) fn push(&mut self, n: u64, data: &str, now: u64) {
+        if self.pending.is_empty() {
+            self.waiting_since = now;
+        }
         let bytes = self.way.encode(&self.template.replace(PLACEHOLDER, data));
         self.out.extend_from_slice(&bytes);
         self.pending.push_back((n, bytes));
@@ -123,7 +134,12 @@ impl Publisher {
     ///
     /// # Errors
     /// When the connection is broken and cannot be made again, or the answers make no sense.
-    pub(super) fn ready(&mut self, registry: &Registry, on: &mut impl FnMut(u64, Answer)) -> Result<()> {
+    pub(super) fn ready(
+        &mut self,
+        registry: &Registry,
+        now: u64,
+        on: &mut impl FnMut(u64, Answer),
+    ) -> Result<()> {
         if let Some(error) = self.socket.take_error()? {
             return self.reconnect(registry, error.into());
         }
@@ -132,7 +148,10 @@ impl Publisher {
         loop {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return self.reconnect(registry, anyhow::anyhow!("it closes the connection")),
-                Ok(read) => self.take(&buffer[..read], on)?,
+                Ok(read) => {
+                    self.take(&buffer[..read], on)?;
+                    self.waiting_since = now;
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
                     return Ok(());
                 }

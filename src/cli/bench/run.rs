@@ -102,12 +102,19 @@ impl Run {
     /// # Errors
     /// When the publisher or a watched process goes away.
     pub(super) fn run(mut self) -> Result<Report> {
+        let outcome = self.drive();
+        self.progress.finish_and_clear();
+        outcome?;
+        Ok(self.report())
+    }
+
+    fn drive(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(4096);
         loop {
             let now = self.clock.micros();
             self.step(now)?;
             if self.phase == Phase::Done {
-                break;
+                return Ok(());
             }
             self.connect_due(now);
             let next = self.publish_due(now)?.min(self.next_step());
@@ -124,8 +131,6 @@ impl Run {
                 }
             }
         }
-        self.progress.finish_and_clear();
-        self.report()
     }
 
     /// Goes on to the next phase when this one is over.
@@ -142,6 +147,9 @@ impl Run {
             same => same,
         };
         self.tracker.give_up_overdue(now, self.patience());
+        if self.publisher.as_ref().is_some_and(|publisher| publisher.unanswered_for(now) > self.patience()) {
+            bail!("the server does not answer what is published");
+        }
         Ok(())
     }
 
@@ -239,7 +247,7 @@ impl Run {
             for _ in 0..events {
                 let n = self.tracker.send(due, self.swarm.counts.open as u32);
                 let data = marker::data(self.first_id + n, self.clock.unix_millis(), self.options.size);
-                publisher.push(n, &data);
+                publisher.push(n, &data, now);
             }
             publisher.flush(self.poll.registry())?;
         }
@@ -259,11 +267,11 @@ impl Run {
     }
 
     fn publisher_ready(&mut self) -> Result<()> {
-        let Self { publisher, poll, tracker, swarm, publish_refused, .. } = self;
+        let Self { publisher, poll, clock, tracker, swarm, publish_refused, .. } = self;
         let Some(publisher) = publisher else {
             return Ok(());
         };
-        publisher.ready(poll.registry(), &mut |n, answer| match answer {
+        publisher.ready(poll.registry(), clock.micros(), &mut |n, answer| match answer {
             Answer::Accepted => swarm.checker.acknowledge(n),
             Answer::Refused(why) => {
                 tracker.refused(n);
@@ -313,7 +321,7 @@ impl Run {
         }
     }
 
-    fn report(self) -> Result<Report> {
+    fn report(self) -> Report {
         let (window, deliveries) = (&self.window, self.window.deliveries());
         let counts = &self.swarm.counts;
         let mut report = Report {
@@ -343,7 +351,7 @@ impl Run {
         };
         report.judge(&self.swarm.checker.verdict());
         self.swarm.close();
-        Ok(report)
+        report
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 
 use super::{Ran, command};
 use crate::support::Node;
+use crate::support::process::{free_port, loopback};
 
 async fn bench(arguments: &[&str]) -> (i32, Value) {
     let mut command = command(&["bench", "--json", "--warmup=0s", "--patience=500ms"], &[]);
@@ -60,7 +61,11 @@ async fn usual_server(fault: Fault) -> SocketAddr {
             let _ = state.events.send(history[n.checked_add_signed(*offset).unwrap() as usize].clone());
         }
     };
-    let app = Router::new().route("/sub", get(stream)).route("/pub", post(publish)).with_state(state);
+    let app = Router::new()
+        .route("/sub", get(stream))
+        .route("/pub", post(publish))
+        .route("/stuck", post(std::future::pending::<()>))
+        .with_state(state);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -118,13 +123,27 @@ async fn a_server_that_loses_repeats_and_reorders_is_found_out() {
     assert_eq!(found, [4 * 5, 4 * 5, 4 * 5], "{report:#}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_stream_is_reported_with_its_status() {
-    let address = usual_server(|_| &[0]).await;
-    let mut command = command(&["bench", "--json", &format!("--url=http://{address}/nowhere")], &[]);
+/// What a run that cannot be finished says.
+async fn complaint(arguments: &[&str]) -> String {
+    let mut command = command(&["bench", "--patience=500ms"], &[]);
+    command.args(arguments);
     let ran = Ran::of(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap());
-    assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("HTTP status 404"), "{}", ran.all());
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    ran.stderr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_finished_ends_with_its_reason() {
+    let address = usual_server(|_| &[0]).await;
+    let said = complaint(&[&format!("--url=http://{address}/nowhere")]).await;
+    assert!(said.contains("HTTP status 404"), "{said}");
+    let stream = format!("--url=http://{address}/sub");
+    let said =
+        complaint(&[&stream, &format!("--publish-http=http://{address}/stuck"), "--events=1000"]).await;
+    assert!(said.contains("does not answer what is published"), "{said}");
+    let nowhere = loopback(free_port());
+    let said = complaint(&[&stream, &format!("--publish-http=http://{nowhere}/")]).await;
+    assert!(said.contains(&format!("cannot publish to {nowhere}")), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
