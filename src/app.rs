@@ -21,6 +21,7 @@ use crate::http::{self, AllowedOrigins};
 use crate::hub::{self, Hub};
 use crate::node::interest::Interest;
 use crate::node::{self, Node};
+use crate::redis;
 use signals::Signals;
 
 /// What a drain may take beyond its own time: the last sockets that take nothing reach their send time-out.
@@ -45,7 +46,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let files = files::budget(config.streams.max_connections);
     let hub = Hub::start(&hub_config(&config), &clock).context("cannot start the shard threads")?;
     let interest = Interest::new(clock.clone());
-    let (broker, notices) = start_broker(&config, &clock, &interest);
+    let Started { broker, notices, owner } = start_broker(&config, &clock, &interest)?;
     let broker_name = broker.describe();
     let (node, tasks) =
         Node::start(node_config(&config, files.max_connections), clock, hub, interest, broker, notices);
@@ -82,21 +83,35 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Fails only when the server's task panicked, which the panic hook has reported.
     let _ = serving.await;
     drop(tasks);
+    if let Some(owner) = owner {
+        owner.shutdown().await;
+    }
     tracing::info!("node stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_broker(
-    config: &Config,
-    clock: &Clock,
-    interest: &Arc<Interest>,
-) -> (Arc<dyn Broker>, mpsc::Receiver<Notice>) {
+/// A running broker and what it yields.
+struct Started {
+    broker: Arc<dyn Broker>,
+    notices: mpsc::Receiver<Notice>,
+    owner: Option<broker::redis::Owner>,
+}
+
+fn start_broker(config: &Config, clock: &Clock, interest: &Arc<Interest>) -> anyhow::Result<Started> {
     let settings = broker::Config {
         history_size: config.history.size,
         history_ttl: config.history.ttl,
         max_event_bytes: config.max_event_bytes,
     };
-    broker::memory::start(settings, clock.clone(), Arc::clone(interest) as Arc<dyn broker::Interest>)
+    let interest = Arc::clone(interest) as Arc<dyn broker::Interest>;
+    let Some(url) = &config.redis.url else {
+        let (broker, notices) = broker::memory::start(settings, clock.clone(), interest);
+        return Ok(Started { broker, notices, owner: None });
+    };
+    let redis = redis::Config::new(url.expose(), &config.redis.prefix).context("FANLIGHT_REDIS_URL")?;
+    let commands = redis::Commands::new(redis).context("FANLIGHT_REDIS_URL")?;
+    let (broker, notices, owner) = broker::redis::start(settings, commands, clock.clone(), interest);
+    Ok(Started { broker, notices, owner: Some(owner) })
 }
 
 fn hub_config(config: &Config) -> hub::Config {
