@@ -86,11 +86,21 @@ impl Effective {
 
 /// One flag per setting, and `--config`.
 pub fn arguments() -> Vec<Arg> {
-    let file =
-        Arg::new(CONFIG_FLAG).long(CONFIG_FLAG).value_name("FILE").help_heading("Settings").help(format!(
-            "TOML file with settings; flags and environment win over it [env: {CONFIG_VARIABLE}]"
-        ));
-    std::iter::once(file).chain(SETTINGS.iter().map(argument)).collect()
+    std::iter::once(file_argument()).chain(SETTINGS.iter().map(argument)).collect()
+}
+
+/// The flags of the settings with these names, and `--config`: for a command that needs only some of a node's settings.
+pub fn arguments_of(names: &[&str]) -> Vec<Arg> {
+    let named = SETTINGS.iter().filter(|setting| names.contains(&setting.name));
+    std::iter::once(file_argument()).chain(named.map(argument)).collect()
+}
+
+fn file_argument() -> Arg {
+    Arg::new(CONFIG_FLAG)
+        .long(CONFIG_FLAG)
+        .value_name("FILE")
+        .help_heading("Settings")
+        .help(format!("TOML file with settings; flags and environment win over it [env: {CONFIG_VARIABLE}]"))
 }
 
 fn argument(setting: &'static Setting) -> Arg {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
 
-pub use load::{CONFIG_FLAG, Environment, Loaded, arguments, load, process_environment};
+pub use load::{CONFIG_FLAG, Environment, Loaded, arguments, arguments_of, load, process_environment};
 pub use mistake::{Mistake, Mistakes};
 pub use origin::Origins;
 pub use redis_url::RedisUrl;

@@ -86,6 +86,20 @@ pub fn start(
     (Arc::new(broker), receiver, owner)
 }
 
+/// A broker that publishes and reads history but hears nothing, for those who are no node: it has no task, and its status
+/// never changes.
+pub fn publisher(config: &Config, commands: Commands) -> Arc<dyn Broker> {
+    let scripts = Scripts::new(commands.config().keys(), config);
+    let status = watch::Sender::new(Status::default());
+    Arc::new(RedisBroker {
+        commands,
+        scripts,
+        status,
+        max_bytes: config.max_event_bytes,
+        epoch: AtomicU64::new(0),
+    })
+}
+
 /// Owns the broker's task; it ends when this is dropped. Publishing and history go on working.
 #[derive(Debug)]
 pub struct Owner {

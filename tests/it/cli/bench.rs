@@ -15,8 +15,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::{Ran, command};
-use crate::support::Node;
 use crate::support::process::{free_port, loopback};
+use crate::support::{Node, RedisServer};
 
 async fn bench(arguments: &[&str]) -> (i32, Value) {
     let mut command = command(&["bench", "--json", "--warmup=0s", "--patience=500ms"], &[]);
@@ -150,6 +150,17 @@ async fn a_run_that_cannot_be_finished_ends_with_its_reason() {
 async fn a_node_is_driven_by_its_url_alone() {
     let node = Node::builder().start().await;
     let (code, report) = bench(&["--url", &node.url(), "--connections=20", "--events=100"]).await;
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["deliveries"], 2000);
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_goes_through_redis_as_well() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[]).await;
+    let channel = format!("--publish-channel={}jobs", redis.prefix());
+    let publish = format!("--publish-redis={}", redis.url());
+    let more = ["--connections=20", "--events=100", "--burst=10"];
+    let (code, report) = bench(&[&["--url", &node.url(), &publish, &channel], &more[..]].concat()).await;
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(report["deliveries"], 2000);
 }

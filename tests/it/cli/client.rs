@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Ran, command, run};
 use crate::support::process::{free_port, loopback};
+use crate::support::{Node, RedisServer};
 
 /// A request as it came.
 struct Seen {
@@ -194,4 +195,66 @@ fn a_reader_that_has_gone_ends_it_quietly() {
     BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!((line.as_str(), ran.code, ran.stderr.as_str()), ("message        x\n", 0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_needs_no_node_where_there_is_redis() {
+    let redis = RedisServer::start().await;
+    let (url, prefix) = (redis.url(), redis.prefix().to_owned());
+    tokio::task::spawn_blocking(move || {
+        let publish = |data: &str, key: &str| {
+            let to = [
+                format!("--redis-url={url}"),
+                format!("--redis-prefix={prefix}"),
+                format!("--idempotency-key={key}"),
+            ];
+            run(&["publish", "jobs", data, &to[0], &to[1], &to[2]], &[])
+        };
+        let [first, second, again] = [publish("1", "a"), publish("2", "b"), publish("1", "a")];
+        assert_eq!((first.code, second.code), (0, 0), "{}{}", first.stderr, second.stderr);
+        assert!(first.stdout < second.stdout, "positions rise");
+        assert_eq!(first.stdout, again.stdout, "the same key is the same event");
+        let large = run(&["publish", "jobs", "123", "--max-event-bytes=2", "--redis-url", &url], &[]);
+        assert_eq!((large.code, large.stderr.contains("the limit is 2")), (1, true), "{}", large.stderr);
+    })
+    .await
+    .unwrap();
+}
+
+#[test]
+fn a_redis_that_is_not_there_is_named_without_its_password() {
+    let url = format!("redis://:canary@{}", loopback(free_port()));
+    let ran = run(&["publish", "jobs", "1", "--redis-url", &url], &[]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
+    assert!(
+        ran.stderr.contains("redis://:****@127.0.0.1:") && !ran.stderr.contains("canary"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(run(&["publish", "jobs", "1", "--redis-url=nonsense"], &[]).code, 2);
+    assert_eq!(run(&["publish", "jobs", "1", "--redis-url", &url, "--url=http://127.0.0.1"], &[]).code, 2);
+}
+
+/// What a user does first: subscribe in one terminal, publish in another, by every way there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_by_any_way_is_printed_by_subscribe() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[]).await;
+    let (node_url, redis_url, prefix) = (node.url(), redis.url(), redis.prefix().to_owned());
+    tokio::task::spawn_blocking(move || {
+        let mut subscribe = command(&["subscribe", "jobs", "--json", "--count=2", "--url", &node_url], &[]);
+        let mut subscribe = subscribe.spawn().unwrap();
+        let mut lines = BufReader::new(subscribe.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+        assert!(lines.next().unwrap().contains("connected"));
+        let through_node = run(&["publish", "jobs", "1", "--url", &node_url], &[]);
+        let prefix = format!("--redis-prefix={prefix}");
+        let into_redis = run(&["publish", "jobs", "2", "--redis-url", &redis_url, &prefix], &[]);
+        let seen: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+        let expected = [("1", through_node), ("2", into_redis)]
+            .map(|(data, ran)| json!({ "event": "message", "data": data, "id": ran.stdout.trim() }));
+        assert_eq!(seen, expected);
+        assert!(subscribe.wait().unwrap().success());
+    })
+    .await
+    .unwrap();
 }

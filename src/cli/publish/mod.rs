@@ -1,39 +1,28 @@
 //! `fanlight publish`: one event, or one per line of standard input.
 
+mod lines;
+mod route;
+
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
-use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::AsyncRead;
 
+use self::lines::Lines;
+use self::route::Route;
 use super::Failure;
-use super::node_client::{self, NodeClient, refusal};
 use crate::config::Environment;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::{EventType, Key};
-use crate::protocol::request::MAX_EVENTS;
-
-/// Until the node has answered one request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A batch ends with the line that passes this, in bytes: large enough that the round trip does not matter.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// The longest line that is read, in bytes: more than any node takes as one event.
-const MAX_LINE: usize = 64 << 20;
-
-/// What standard input is read ahead by, in bytes. Lines that are there already travel in one request.
-const READ_AHEAD: usize = 256 << 10;
 
 /// Publishes on one channel.
 #[derive(Debug)]
 pub struct Publish {
-    node: NodeClient,
+    route: Route,
     template: Template,
     data: Data,
 }
@@ -68,11 +57,6 @@ struct Body<'a> {
     idempotency_key: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Accepted {
-    ids: Vec<String>,
-}
-
 pub(super) fn command() -> Command {
     let word = |name, value| Arg::new(name).long(name).value_name(value);
     Command::new("publish")
@@ -91,7 +75,7 @@ pub(super) fn command() -> Command {
             word("idempotency-key", "KEY")
                 .help("Published again under the same key, it is delivered once; with -, line 7 gets KEY:7"),
         )
-        .args(node_client::arguments())
+        .args(route::arguments())
 }
 
 impl Publish {
@@ -108,8 +92,8 @@ impl Publish {
             "-" => Data::Lines,
             data => Data::One(data.to_owned()),
         };
-        let node = NodeClient::parse(matches, environment)?;
-        Ok(Self { node, template, data })
+        let route = Route::parse(matches, environment)?;
+        Ok(Self { route, template, data })
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
@@ -122,7 +106,7 @@ impl Publish {
 
     /// One request after the other, so that the order is kept whatever happens between here and the node.
     async fn send_lines(&self, input: impl AsyncRead + Unpin) -> Result<(), Failure> {
-        let mut lines = Lines { input: BufReader::with_capacity(READ_AHEAD, input), number: 0 };
+        let mut lines = Lines::of(input);
         loop {
             let batch = lines.batch().await?;
             let (Some((first, _)), Some((last, _))) = (batch.first(), batch.last()) else {
@@ -136,16 +120,10 @@ impl Publish {
 
     /// Publishes and prints the positions, one a line.
     async fn send(&self, events: &[Body<'_>]) -> Result<(), Failure> {
-        let request = self.node.request(Method::POST, "api/events")?.timeout(ANSWER_TIMEOUT).json(events);
-        let response = request.send().await.map_err(|error| self.node.unreachable(&error))?;
-        if !response.status().is_success() {
-            return Err(anyhow!(refusal(response).await).into());
-        }
-        let accepted: Accepted = response.json().await.map_err(|_| {
-            anyhow!("{} answered something else than a Fanlight node does", self.node.place())
-        })?;
+        let body = serde_json::to_string(events).context("the events")?;
+        let ids = self.route.send(body).await?;
         let mut stdout = std::io::stdout().lock();
-        accepted.ids.iter().try_for_each(|id| writeln!(stdout, "{id}")).context("standard output")?;
+        ids.iter().try_for_each(|id| writeln!(stdout, "{id}")).context("standard output")?;
         Ok(stdout.flush().context("standard output")?)
     }
 }
@@ -183,49 +161,6 @@ fn checked<T, E: std::fmt::Display>(
 ) -> Result<Option<T>, Failure> {
     let text = matches.get_one::<String>(name);
     text.map(|text| parse(text)).transpose().map_err(|why| Failure::Usage(format!("{name}: {why}")))
-}
-
-/// Standard input, line by line.
-struct Lines<R> {
-    input: BufReader<R>,
-    /// Of the line that was read last.
-    number: usize,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    /// The next lines with their numbers: waits for the first one, then takes what has been read already. Empty lines
-    /// are passed over; nothing at all means the end.
-    async fn batch(&mut self) -> Result<Vec<(usize, String)>, Failure> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while batch.len() < MAX_EVENTS && bytes < BATCH_BYTES {
-            let would_wait = !self.input.buffer().contains(&b'\n');
-            if would_wait && !batch.is_empty() {
-                break;
-            }
-            let Some(line) = self.next().await? else {
-                break;
-            };
-            if !line.trim().is_empty() {
-                bytes += line.len();
-                batch.push((self.number, line));
-            }
-        }
-        Ok(batch)
-    }
-
-    async fn next(&mut self) -> Result<Option<String>, Failure> {
-        let mut line = Vec::new();
-        let mut bounded = (&mut self.input).take(MAX_LINE as u64 + 1);
-        let read = bounded.read_until(b'\n', &mut line).await.context("standard input")?;
-        self.number += 1;
-        let number = self.number;
-        if read > MAX_LINE {
-            return Err(anyhow!("line {number} is longer than {MAX_LINE} bytes").into());
-        }
-        let line = String::from_utf8(line).map_err(|_| anyhow!("line {number} is not valid UTF-8"))?;
-        Ok((read > 0).then_some(line))
-    }
 }
 
 fn at_lines(failure: Failure, first: usize, last: usize) -> Failure {
@@ -266,33 +201,5 @@ mod tests {
         let template = template(Some("import"));
         assert_eq!(template.event("1", Some(7)).idempotency_key.as_deref(), Some("import:7"));
         assert_eq!(template.event("1", None).idempotency_key.as_deref(), Some("import"));
-    }
-
-    async fn batches(input: &str) -> Vec<Vec<(usize, String)>> {
-        let mut lines = Lines { input: BufReader::new(input.as_bytes()), number: 0 };
-        let mut batches = Vec::new();
-        loop {
-            match lines.batch().await.unwrap() {
-                batch if batch.is_empty() => return batches,
-                batch => batches.push(batch),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_keep_their_order_and_number_over_batches_and_empty_lines() {
-        let input: String =
-            (1..=2500).map(|n| if n % 2 == 0 { "\n".into() } else { format!("{n}\r\n") }).collect();
-        let batches = batches(&input).await;
-        assert!(batches.iter().all(|batch| batch.len() <= MAX_EVENTS));
-        let lines: Vec<_> = batches.into_iter().flatten().collect();
-        assert_eq!(lines.len(), 1250);
-        assert!(lines.iter().all(|(number, line)| line.trim() == number.to_string()), "{lines:?}");
-    }
-
-    #[tokio::test]
-    async fn a_last_line_without_its_end_counts() {
-        assert_eq!(batches("a\nb").await.concat(), [(1, "a\n".into()), (2, "b".into())]);
-        assert!(batches("").await.is_empty() && batches("\n\n").await.is_empty());
     }
 }

@@ -1,0 +1,123 @@
+//! The ways to publish: through a node, or straight into Redis as a node would.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use crate::broker::{self, Broker, Publication};
+use crate::cli::Failure;
+use crate::cli::node_client::{self, NodeClient, refusal};
+use crate::config::{self, Config, Environment};
+use crate::protocol::request::{PublishEvent, PublishRequest};
+use crate::redis::{Commands, Config as RedisConfig};
+
+/// Until the node has answered one request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The settings that decide what a publication does to the history: they must be those of the nodes.
+const SETTINGS: [&str; 4] = ["redis-prefix", "max-event-bytes", "history-size", "history-ttl"];
+
+/// Where events go.
+#[derive(Debug)]
+pub(super) enum Route {
+    Node(NodeClient),
+    Redis(Direct),
+}
+
+/// A Redis, and the largest event data that its nodes take, in bytes.
+pub(super) struct Direct {
+    broker: Arc<dyn Broker>,
+    max_event_bytes: usize,
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    ids: Vec<String>,
+}
+
+/// `--url` and `--redis-url`, and what goes with them.
+pub(super) fn arguments() -> Vec<Arg> {
+    let redis = Arg::new("redis-url").long("redis-url").value_name("URL").conflicts_with("url").help(
+        "Publishes straight into this Redis, without a node; only the flag counts. The settings below must be those of the nodes",
+    );
+    node_client::arguments().into_iter().chain([redis]).chain(config::arguments_of(&SETTINGS)).collect()
+}
+
+impl Route {
+    /// Redis only when the flag says so: the variable belongs to a node, next to which this may well be called.
+    pub(super) fn parse(matches: &ArgMatches, environment: &Environment) -> Result<Self, Failure> {
+        if matches.value_source("redis-url") == Some(ValueSource::CommandLine) {
+            let loaded = config::load(matches, environment)?;
+            return Direct::new(&loaded.config).map(Self::Redis);
+        }
+        NodeClient::parse(matches, environment).map(Self::Node)
+    }
+
+    /// Publishes the events of a request body and gives their positions.
+    pub(super) async fn send(&self, body: String) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::Node(node) => through_node(node, body).await,
+            Self::Redis(redis) => redis.send(&body).await,
+        }
+    }
+}
+
+async fn through_node(node: &NodeClient, body: String) -> Result<Vec<String>, Failure> {
+    let request = node.request(Method::POST, "api/events")?.timeout(ANSWER_TIMEOUT);
+    let request = request.header(CONTENT_TYPE, "application/json").body(body);
+    let response = request.send().await.map_err(|error| node.unreachable(&error))?;
+    if !response.status().is_success() {
+        return Err(anyhow!(refusal(response).await).into());
+    }
+    let accepted: Accepted = response
+        .json()
+        .await
+        .map_err(|_| anyhow!("{} answered something else than a Fanlight node does", node.place()))?;
+    Ok(accepted.ids)
+}
+
+impl Direct {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let url = config.redis.url.as_ref().context("--redis-url is missing")?;
+        let redis = RedisConfig::new(url.expose(), &config.redis.prefix).context("--redis-url")?;
+        let settings = broker::Config {
+            history_size: config.history.size,
+            history_ttl: config.history.ttl,
+            max_event_bytes: config.max_event_bytes,
+        };
+        let commands = Commands::new(redis).context("--redis-url")?;
+        let broker = broker::redis::publisher(&settings, commands);
+        Ok(Self { broker, max_event_bytes: config.max_event_bytes })
+    }
+
+    /// Reads the body as a node does, so that both ways take and refuse the same.
+    async fn send(&self, body: &str) -> Result<Vec<String>, Failure> {
+        let request = PublishRequest::parse(body.as_bytes(), self.max_event_bytes)
+            .map_err(|error| anyhow!("refused: {error}"))?;
+        let events = match request {
+            PublishRequest::One(event) => vec![event],
+            PublishRequest::Many(events) => events,
+        };
+        let batch: Vec<_> = events.into_iter().map(publication).collect();
+        let positions = self.broker.publish(&batch).await.with_context(|| self.broker.describe())?;
+        Ok(positions.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.broker.describe())
+    }
+}
+
+fn publication(event: PublishEvent) -> Publication {
+    let PublishEvent { channel, event, idempotency_key } = event;
+    Publication { channel, event, idempotency_key }
+}
