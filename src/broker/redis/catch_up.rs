@@ -8,7 +8,7 @@ use super::scripts::{NewsAnswer, Scripts};
 use crate::broker::Notice;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
-use crate::redis::{Invoke as _, Subscriber};
+use crate::redis::{Commands, Invoke as _, Subscriber};
 
 /// How many channels one script call asks about.
 const CHANNELS: usize = 512;
@@ -45,6 +45,8 @@ pub(super) struct Round {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CatchUp<'a> {
     pub(super) subscriber: &'a Subscriber,
+    /// For what is large: the subscriber's connection is cut when more waits to be sent than Redis allows subscribers.
+    pub(super) commands: &'a Commands,
     pub(super) scripts: &'a Scripts,
     pub(super) notices: &'a mpsc::Sender<Notice>,
     pub(super) max_bytes: usize,
@@ -52,7 +54,7 @@ pub(super) struct CatchUp<'a> {
 
 impl CatchUp<'_> {
     /// Yields everything that `channels` had since `course`, up to the present of this call, in the order of positions, and moves
-    /// `course` there. It goes over the subscriber's connection: only there "the present" is the one of the messages.
+    /// `course` there. The present is asked for over the subscriber's connection, where it is that of the messages.
     pub(super) async fn round(&self, course: &mut Course, channels: &[ChannelName]) -> Result<Round, End> {
         let mut round = Round::default();
         let (mut news, mut end) = (Vec::new(), None);
@@ -75,7 +77,7 @@ impl CatchUp<'_> {
         }
         if !news.is_empty() {
             let from = news.iter().map(|channel| (channel.clone(), course.at.n)).collect();
-            let mut reader = Reader::new(self.subscriber, self.scripts, self.max_bytes, from, end);
+            let mut reader = Reader::new(self.commands, self.scripts, self.max_bytes, from, end);
             while let Some(page) = reader.next().await? {
                 self.hand_over(course, &news, page, &mut round).await?;
             }
@@ -94,6 +96,10 @@ impl CatchUp<'_> {
     ) -> Result<(), End> {
         if page.epoch != course.at.epoch {
             return Err(End::Broken("Redis lost its data".into()));
+        }
+        // After a flush nobody may have settled yet.
+        if !page.server.is_empty() && page.server != course.server {
+            return Err(End::Broken("commands reach another Redis than the subscription".into()));
         }
         let trimmed = news.iter().zip(&page.floors).filter(|(_, floor)| **floor > course.at.n);
         let trimmed = trimmed.map(|(channel, _)| channel.clone()).collect();

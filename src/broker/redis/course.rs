@@ -27,6 +27,8 @@ pub(super) enum Verdict {
 pub(super) struct Course {
     /// Everything up to here has been yielded.
     pub(super) at: Position,
+    /// The server that it was settled with.
+    pub(super) server: String,
     /// How many losses the clock knew of when it was last read in this epoch.
     pub(super) losses: Option<u64>,
     /// The last durable event that was seen, to be looked for after a reconnect.
@@ -35,8 +37,8 @@ pub(super) struct Course {
 
 impl Course {
     /// A place from which nothing has been seen yet.
-    pub(super) fn begin(at: Position, losses: Option<u64>) -> Self {
-        Self { at, losses, seen: None }
+    pub(super) fn begin(at: Position, server: String, losses: Option<u64>) -> Self {
+        Self { at, server, losses, seen: None }
     }
 
     /// What `frame` means. On a channel that is not `settled` events before the subscription are not missing.
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_seen_by_the_predecessor_and_only_on_a_settled_channel() {
-        let course = Course::begin(Position { epoch: 7, n: 100 }, Some(0));
+        let course = Course::begin(Position { epoch: 7, n: 100 }, String::new(), Some(0));
         assert_eq!(judge(&course, 7, 160, 100, true), Verdict::Next);
         assert_eq!(judge(&course, 7, 160, 0, true), Verdict::Next);
         assert_eq!(judge(&course, 7, 160, 150, true), Verdict::Hole);
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_place_never_goes_back() {
-        let mut course = Course::begin(Position { epoch: 7, n: 100 }, Some(0));
+        let mut course = Course::begin(Position { epoch: 7, n: 100 }, String::new(), Some(0));
         course.reach(90);
         assert_eq!(course.at.n, 100);
         course.pass(&ChannelName::parse("a").unwrap(), 120);

@@ -247,7 +247,7 @@ impl<'a> Live<'a> {
 
     /// Redis has lost its data under a connection that stands.
     async fn begin_again(&mut self, at: Position, losses: Option<u64>) -> Result<(), End> {
-        self.course = Course::begin(at, losses);
+        self.course = Course::begin(at, std::mem::take(&mut self.course.server), losses);
         self.tell_lost().await
     }
 

@@ -7,7 +7,7 @@ use super::scripts::{ReadAnswer, Scripts};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::durable::Frame;
 use crate::protocol::event::Delivery;
-use crate::redis::{CommandError, Invoke};
+use crate::redis::{CommandError, Commands, Invoke as _};
 
 /// How many bytes of events a page holds at most: it stands in Redis' output buffer and in ours at the same time, and
 /// must cross a slow link within the response time-out.
@@ -18,8 +18,8 @@ const CHANNELS: usize = 512;
 
 /// What is wanted and how far it has been read.
 #[derive(Debug)]
-pub(super) struct Reader<'a, R> {
-    redis: &'a R,
+pub(super) struct Reader<'a> {
+    commands: &'a Commands,
     scripts: &'a Scripts,
     max_bytes: usize,
     /// Each channel with the number after which it is wanted.
@@ -42,6 +42,8 @@ pub(super) struct Page {
     pub(super) up_to: u64,
     /// Up to here events may be missing without a trace.
     pub(super) lost: u64,
+    /// The server that this data was last settled on.
+    pub(super) server: String,
     /// For each channel, in the order in which they were asked for, the number after which this page is all that there was; what
     /// was cut off from a channel after it had been read is not missing.
     pub(super) floors: Vec<u64>,
@@ -51,17 +53,17 @@ pub(super) struct Page {
     pub(super) unreadable: u64,
 }
 
-impl<'a, R: Invoke> Reader<'a, R> {
+impl<'a> Reader<'a> {
     /// Reads `channels`, each after its number, up to `end` or the present.
     pub(super) fn new(
-        redis: &'a R,
+        commands: &'a Commands,
         scripts: &'a Scripts,
         max_bytes: usize,
         channels: Vec<(ChannelName, u64)>,
         end: Option<u64>,
     ) -> Self {
         let low = channels.iter().map(|(_, after)| *after).min().unwrap_or(0);
-        Self { redis, scripts, max_bytes, channels, low, end, width: u64::MAX, done: false }
+        Self { commands, scripts, max_bytes, channels, low, end, width: u64::MAX, done: false }
     }
 
     /// The next page; `None` after the last. There is at least one, unless no channel was asked for and no end was said.
@@ -94,14 +96,17 @@ impl<'a, R: Invoke> Reader<'a, R> {
         }
         for chunk in self.chunks() {
             let from = chunk.iter().map(|(channel, after)| (channel, (*after).max(self.low)));
-            let answer: ReadAnswer = self.redis.invoke(&self.scripts.read(from, top, budget)).await?;
+            let answer: ReadAnswer = self.commands.invoke(&self.scripts.read(from, top, budget)).await?;
             if page.epoch != 0 && page.epoch != answer.0 {
                 return Err(CommandError::Unavailable("Redis lost its data while it was read".into()));
             }
             // The first answer is one moment for all its channels; the others are read up to that moment.
             page.up_to = *top.get_or_insert(answer.1);
             end = end.or(top);
-            if answer.3 {
+            if end > Some(answer.1) {
+                return Err(CommandError::Unavailable("commands reach a Redis that is behind".into()));
+            }
+            if answer.4 {
                 self.end = end;
                 return Ok(None);
             }
@@ -121,8 +126,8 @@ impl<'a, R: Invoke> Reader<'a, R> {
 impl Page {
     /// Adds what was found; returns how many bytes that was.
     fn add(&mut self, chunk: &[(ChannelName, u64)], low: u64, answer: ReadAnswer, max_bytes: usize) -> usize {
-        let (epoch, _, lost, _, found) = answer;
-        (self.epoch, self.lost) = (epoch, lost);
+        let (epoch, _, lost, server, _, found) = answer;
+        (self.epoch, self.lost, self.server) = (epoch, lost, server);
         let mut bytes = 0;
         for ((channel, _), (floor, frames)) in chunk.iter().zip(found) {
             self.floors.push(if floor > low { floor } else { 0 });

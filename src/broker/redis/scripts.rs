@@ -33,8 +33,8 @@ pub(super) struct Scripts {
     max_bytes: usize,
 }
 
-/// The answer of `read.lua`: epoch, n, lost, too much, and per channel its floor and its frames.
-pub(super) type ReadAnswer = (u64, u64, u64, bool, Vec<(u64, Vec<Vec<u8>>)>);
+/// The answer of `read.lua`: epoch, n, lost, server, too much, and per channel its floor and its frames.
+pub(super) type ReadAnswer = (u64, u64, u64, String, bool, Vec<(u64, Vec<Vec<u8>>)>);
 
 /// The answer of `news.lua`: epoch, n, floor, losses, and per channel its last number.
 pub(super) type NewsAnswer = (u64, u64, u64, u64, Vec<u64>);

@@ -126,7 +126,13 @@ impl Supervisor {
 
 impl Tools {
     pub(super) fn catch_up<'a>(&'a self, subscriber: &'a Subscriber) -> CatchUp<'a> {
-        CatchUp { subscriber, scripts: &self.scripts, notices: &self.notices, max_bytes: self.max_bytes }
+        CatchUp {
+            subscriber,
+            commands: &self.commands,
+            scripts: &self.scripts,
+            notices: &self.notices,
+            max_bytes: self.max_bytes,
+        }
     }
 
     /// Subscribes everything that is wanted; returns it.
@@ -205,11 +211,11 @@ impl State {
         Ok(match before {
             Some(course) if course.at.epoch == epoch => {
                 self.lost |= course.losses.is_some_and(|known| known != losses);
-                Course { losses: Some(losses), ..course }
+                Course { server: server.run_id, losses: Some(losses), ..course }
             }
             other => {
                 self.lost |= other.is_some();
-                Course::begin(Position { epoch, n }, Some(losses))
+                Course::begin(Position { epoch, n }, server.run_id, Some(losses))
             }
         })
     }

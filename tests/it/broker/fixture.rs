@@ -94,7 +94,7 @@ impl Interest for Wants {
 pub(crate) struct Fixture {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) wants: Arc<Wants>,
-    notices: mpsc::Receiver<Notice>,
+    pub(crate) notices: mpsc::Receiver<Notice>,
     last: Option<Position>,
     /// Ends the broker's task when it is dropped.
     pub(crate) owner: Option<broker::redis::Owner>,
@@ -165,6 +165,20 @@ impl Fixture {
                 (names, reason)
             }
             Notice::Event(event) => panic!("expected a gap, found {event:?}"),
+        }
+    }
+
+    /// The gap that comes beside the event with this position, whichever is first.
+    pub(crate) async fn gap_after(&mut self, position: Position) -> (Vec<String>, GapReason) {
+        match self.next().await {
+            Notice::Event(delivery) => {
+                assert_eq!(delivery.position, Some(position));
+                self.gap().await
+            }
+            Notice::Gap { channels, reason } => {
+                assert_eq!(self.event().await.position, Some(position));
+                (channels.iter().map(ToString::to_string).collect(), reason)
+            }
         }
     }
 

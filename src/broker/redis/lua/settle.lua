@@ -1,5 +1,6 @@
 -- A node has connected; what does it find? KEYS: clock, index.
--- ARGV: history; server and source: who this is and from whom it took over its data ('' when from nobody); safe: 1 when a restart
+-- ARGV: history; server and source: who this is ('' when the node may not ask) and from whom it took over its data ('' when
+-- from nobody); safe: 1 when a restart
 -- loses nothing; epoch and n: the last that the node knows (0 when it knows none); channel and number of the last durable event
 -- that it has seen ('' when none).
 -- Answers epoch, n, losses. Only the first node to notice a loss writes it down; its n is past everything ever seen.
@@ -24,7 +25,7 @@ local function has(event)
 end
 
 local kept = redis.call('HMGET', names.clock, 'server', 'source')
-local other = kept[1] and (kept[1] ~= server or (source ~= '' and source ~= kept[2]))
+local other = kept[1] and server ~= '' and (kept[1] ~= server or (source ~= '' and source ~= kept[2]))
 local loss = other and not safe
 if epoch > clock.epoch then
   -- Older data than the node has seen: its epoch must not be mistaken for a past one.
@@ -39,5 +40,8 @@ if loss then
   clock.losses = clock.losses + 1
   redis.call('HSET', names.clock, 'lost', text(clock.n), 'losses', text(clock.losses))
 end
-redis.call('HSET', names.clock, 'n', text(clock.n), 'server', server, 'source', source)
+redis.call('HSET', names.clock, 'n', text(clock.n))
+if server ~= '' then
+  redis.call('HSET', names.clock, 'server', server, 'source', source)
+end
 return { clock.epoch, clock.n, clock.losses }
