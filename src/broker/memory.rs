@@ -15,7 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::store::{Appended, Store};
 use super::{
-    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication, Status,
+    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication,
+    Recipient, Status,
 };
 use crate::clock::Clock;
 use crate::protocol::position::Position;
@@ -100,6 +101,22 @@ impl Broker for Memory {
     fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>> {
         let now = self.clock.unix_millis();
         async move { Ok(self.store().read(requests, now)) }.boxed()
+    }
+
+    fn tell<'a>(&'a self, to: &'a Recipient, words: &'a [u8]) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        async move {
+            if matches!(to, Recipient::Mailbox(name) if name != self.mailbox()) {
+                return Ok(0);
+            }
+            let sending = self.notices.send_timeout(Notice::Peer(words.to_vec()), PUBLISH_WAIT).await;
+            sending.map_err(|_| BrokerError::Unavailable("the node does not take its messages".into()))?;
+            Ok(1)
+        }
+        .boxed()
+    }
+
+    fn mailbox(&self) -> &str {
+        "embedded"
     }
 
     fn status(&self) -> watch::Receiver<Status> {

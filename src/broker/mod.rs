@@ -55,6 +55,17 @@ pub enum Notice {
         /// Why.
         reason: GapReason,
     },
+    /// What a node of the cluster, perhaps this one, said with [`Broker::tell`].
+    Peer(Vec<u8>),
+}
+
+/// Whom a node talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// Every node, itself included.
+    All,
+    /// The node with this [`Broker::mailbox`].
+    Mailbox(String),
 }
 
 /// An event to be published.
@@ -137,6 +148,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Reads what came after the given positions; one request per channel.
     fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>>;
+
+    /// Says something to other nodes, at most once and to those that listen at the moment; answers how many these are.
+    fn tell<'a>(&'a self, to: &'a Recipient, words: &'a [u8]) -> BoxFuture<'a, Result<usize, BrokerError>>;
+
+    /// The name under which this node alone is reached.
+    fn mailbox(&self) -> &str;
 
     /// How it is doing, and every change of it.
     fn status(&self) -> watch::Receiver<Status>;

@@ -5,8 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::broker::BrokerError;
-use crate::node::{PublishRefusal, Refusal};
+use crate::node::{PeersUnreachable, PublishRefusal, Refusal};
 
 /// An answer that is not what was asked for: `{"error":…,"code":…}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,12 +86,13 @@ impl From<Refusal> for ApiError {
 
 impl From<PublishRefusal> for ApiError {
     fn from(refusal: PublishRefusal) -> Self {
-        let PublishRefusal::Broker(error) = refusal;
-        match error {
-            BrokerError::Unavailable(_) | BrokerError::Refused(_) => {
-                Self::broker_unavailable(error.to_string())
-            }
-        }
+        Self::broker_unavailable(refusal.to_string())
+    }
+}
+
+impl From<PeersUnreachable> for ApiError {
+    fn from(error: PeersUnreachable) -> Self {
+        Self::broker_unavailable(error.to_string())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod auth;
+mod connections;
 mod detach;
 mod error;
 mod health;

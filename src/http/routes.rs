@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::{State, health, origin, publish, streams};
+use super::{State, connections, health, origin, publish, streams};
 
 pub(super) fn router(state: Arc<State>) -> Router {
     let cors = state.allowed_origins.cors();
@@ -18,6 +18,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/stream", get(streams::multiplexed).head(streams::head))
         .route("/api/jobs/stream", get(streams::jobs).head(streams::head))
         .route("/api/events", post(publish::publish))
+        .route("/api/sse/connections", get(connections::list).delete(connections::kick_matching))
+        .route("/api/sse/connections/{id}", delete(connections::kick_one))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/health", get(health::health))

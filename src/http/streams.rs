@@ -1,18 +1,18 @@
 //! The stream routes: from a request to a stream's answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 
 use super::State as Shared;
 use super::detach::Handover;
 use super::error::ApiError;
-use crate::node::SubscribeRequest;
+use crate::node::{Client, SubscribeRequest};
 use crate::protocol::channel::{self, ChannelName};
 use crate::protocol::sse::Framing;
 
@@ -22,36 +22,56 @@ const MAX_CHANNELS: usize = 128;
 const CONNECTION_ID: HeaderName = HeaderName::from_static("x-sse-connection-id");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The query's members in their order; one may stand there more than once.
-type Members = Query<Vec<(String, String)>>;
+/// What a stream route needs of its request.
+pub(super) struct StreamCall {
+    handover: Handover,
+    /// The query's members in their order; one may stand there more than once.
+    members: Vec<(String, String)>,
+    version: Version,
+    headers: HeaderMap,
+    peer: SocketAddr,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for StreamCall {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let unreadable = |_| ApiError::bad_request("The query cannot be read");
+        let Query(members) = Query::from_request_parts(parts, state).await.map_err(unreadable)?;
+        // Both are put there for every request of every connection; without them there is no socket to stream to.
+        let handover = parts.extensions.get::<Handover>().cloned();
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+        let (Some(handover), Some(peer)) = (handover, peer) else {
+            return Err(ApiError::bad_request("This connection cannot become a stream"));
+        };
+        Ok(Self { handover, members, version: parts.version, headers: parts.headers.clone(), peer })
+    }
+}
+
+impl StreamCall {
+    fn client(&self) -> Client {
+        let agent = self.headers.get(header::USER_AGENT);
+        Client {
+            ip: self.peer.ip().to_canonical(),
+            session: None,
+            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+        }
+    }
+}
 
 /// `GET /api/sse/stream`: the channels of the query, or all.
 pub(super) async fn multiplexed(
     State(state): State<Arc<Shared>>,
-    Extension(handover): Extension<Handover>,
-    query: Result<Members, QueryRejection>,
-    version: Version,
-    headers: HeaderMap,
+    call: StreamCall,
 ) -> Result<Response, ApiError> {
-    let Query(members) = query.map_err(|_| ApiError::bad_request("The query cannot be read"))?;
-    let last_event_id = last_event_id(&members, &headers);
-    let request = SubscribeRequest { channels: channels(&members)?, named_hello: true, last_event_id };
-    open(&state, &handover, request, version, &headers).await
+    let channels = channels(&call.members)?;
+    open(&state, call, channels, true).await
 }
 
 /// `GET /api/jobs/stream`: the channel `jobs`; its first block is an unnamed event.
-pub(super) async fn jobs(
-    State(state): State<Arc<Shared>>,
-    Extension(handover): Extension<Handover>,
-    query: Result<Members, QueryRejection>,
-    version: Version,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let Query(members) = query.map_err(|_| ApiError::bad_request("The query cannot be read"))?;
-    let last_event_id = last_event_id(&members, &headers);
-    let jobs = ChannelName::parse("jobs").map_err(|e| ApiError::bad_channel(e.to_string()))?;
-    let request = SubscribeRequest { channels: vec![jobs], named_hello: false, last_event_id };
-    open(&state, &handover, request, version, &headers).await
+pub(super) async fn jobs(State(state): State<Arc<Shared>>, call: StreamCall) -> Result<Response, ApiError> {
+    let jobs = ChannelName::parse(channel::JOBS).map_err(|e| ApiError::bad_channel(e.to_string()))?;
+    open(&state, call, vec![jobs], false).await
 }
 
 /// `HEAD` of a stream: what `GET` would answer, without a stream and without a slot.
@@ -61,18 +81,19 @@ pub(super) async fn head() -> Response {
 
 async fn open(
     state: &Shared,
-    handover: &Handover,
-    request: SubscribeRequest,
-    version: Version,
-    headers: &HeaderMap,
+    call: StreamCall,
+    channels: Vec<ChannelName>,
+    named_hello: bool,
 ) -> Result<Response, ApiError> {
-    if !accepts_event_stream(headers) {
+    if !accepts_event_stream(&call.headers) {
         return Err(ApiError::not_acceptable());
     }
+    let last_event_id = last_event_id(&call.members, &call.headers);
+    let request = SubscribeRequest { client: call.client(), channels, named_hello, last_event_id };
     let attachment = state.node.subscribe(request).await?;
     let id = HeaderValue::from_str(&attachment.id.to_string()).ok();
-    let framing = if version == Version::HTTP_11 { Framing::Chunked } else { Framing::Bare };
-    let mut response = with_stream_headers(handover.body(attachment, framing));
+    let framing = if call.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Bare };
+    let mut response = with_stream_headers(call.handover.body(attachment, framing));
     if let Some(id) = id {
         response.headers_mut().insert(CONNECTION_ID, id);
     }

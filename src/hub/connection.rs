@@ -78,6 +78,8 @@ pub(super) struct Connection {
     /// Events numbered up to here were in the replay.
     pub(super) replayed_to: u64,
     pub(super) id: Uuid,
+    pub(super) events_sent: u64,
+    pub(super) bytes_sent: u64,
     /// Waits in the shard's list of connections to be flushed.
     pub(super) dirty: bool,
     /// The socket took less than it was given; write interest is armed.
@@ -111,6 +113,8 @@ impl Connection {
             queue: Queue::default(),
             replayed_to: 0,
             id,
+            events_sent: 0,
+            bytes_sent: 0,
             dirty: false,
             blocked: false,
             opened: now,
@@ -169,6 +173,11 @@ impl Connection {
         }
     }
 
+    /// Events waiting for the socket, those of a partly written block that are not yet out included.
+    pub(super) fn waiting_events(&self) -> usize {
+        self.queue.events(self.framing)
+    }
+
     /// Gives the kernel as much as it takes. Adds what it took to `taken`.
     pub(super) fn flush(&mut self, taken: &mut Taken) -> Wrote {
         if self.queue.is_empty() {
@@ -197,7 +206,7 @@ impl Connection {
         match &self.phase {
             Phase::CatchingUp(catch_up) => catch_up.live.len() >= MAX_PARKED,
             Phase::Live => {
-                let events = self.queue.events(self.framing);
+                let events = self.waiting_events();
                 // One event alone is always taken: the bound on its size is the greatest event's.
                 events > max_events || (events > 1 && self.queue.bytes > max_bytes)
             }

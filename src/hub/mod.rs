@@ -10,6 +10,7 @@ mod connection;
 mod counters;
 mod drain;
 mod inbox;
+mod listing;
 mod shard;
 mod subscribers;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::protocol::sse::{Block, Framing};
 
 pub use counters::Counters;
 use inbox::Inbox;
+pub use listing::{About, Listed, Matching, Selection};
 
 /// The number of a topic. Indices are dense and reused; the generation tells a reused one from its predecessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +51,9 @@ pub struct TopicId {
 pub trait Membership: Send {
     /// The topics that the connection hears; the same slice at every call.
     fn topics(&self) -> &[TopicId];
+
+    /// Who is connected.
+    fn about(&self) -> &About;
 }
 
 /// How the hub treats its connections.
@@ -112,6 +117,8 @@ enum Command {
     Close(ConnectionKey, CloseReason),
     Drain { over: Duration, done: oneshot::Sender<()> },
     Count(oneshot::Sender<Counters>),
+    List(Arc<Selection>, oneshot::Sender<Vec<Listed>>),
+    CloseMatching(Arc<Matching>, CloseReason, oneshot::Sender<usize>),
     Stop,
 }
 
@@ -185,31 +192,48 @@ impl Hub {
 
     /// Closes every connection, evenly spread over `over`; answers when none is left.
     pub async fn drain(&self, over: Duration) {
-        let mut waiting = Vec::new();
-        for shard in &self.shards {
-            let (done, drained) = oneshot::channel();
-            shard.inbox.send(Command::Drain { over, done }).await;
-            waiting.push(drained);
-        }
-        for drained in waiting {
-            // An error means that the shard has stopped: nothing is left there either.
-            let _ = drained.await;
-        }
+        self.ask_all(|done| Command::Drain { over, done }).await;
     }
 
     /// Adds up the shards' counters.
     pub async fn counters(&self) -> Counters {
         let mut total = Counters::default();
-        let mut waiting = Vec::new();
-        for shard in &self.shards {
-            let (reply, counted) = oneshot::channel();
-            shard.inbox.send(Command::Count(reply)).await;
-            waiting.push(counted);
-        }
-        for counted in waiting {
-            total.add(&counted.await.unwrap_or_default());
-        }
+        self.ask_all(Command::Count).await.iter().for_each(|counters| total.add(counters));
         total
+    }
+
+    /// The connections of a selection, the shards' parts one after the other: at most its limit from each.
+    pub async fn list(&self, selection: Selection) -> Vec<Listed> {
+        let selection = Arc::new(selection);
+        self.ask_all(|reply| Command::List(Arc::clone(&selection), reply))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Ends every connection that matches with a `bye`; answers how many these were.
+    pub async fn close_matching(&self, matching: Matching, reason: CloseReason) -> usize {
+        let matching = Arc::new(matching);
+        self.ask_all(|reply| Command::CloseMatching(Arc::clone(&matching), reason, reply))
+            .await
+            .into_iter()
+            .sum()
+    }
+
+    /// Asks every shard at once; a shard that has stopped does not answer.
+    async fn ask_all<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
+        let mut waiting = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (reply, answer) = oneshot::channel();
+            shard.inbox.send(command(reply)).await;
+            waiting.push(answer);
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.extend(answer.await);
+        }
+        answers
     }
 
     fn note_interest(&self, topics: &[TopicId], shard: usize) {

@@ -146,8 +146,17 @@ impl Shard {
                 Command::Release { key, blocks, replayed_to } => self.release(key, blocks, replayed_to),
                 Command::Close(key, reason) => self.close(key, reason),
                 Command::Drain { over, done } => self.begin_drain(over, done),
-                // Whoever asked may have stopped waiting.
-                Command::Count(reply) => drop(reply.send(self.count())),
+                // Whoever asked may have stopped waiting, here and below.
+                Command::Count(reply) => {
+                    let _ = reply.send(self.count());
+                }
+                Command::List(selection, reply) => {
+                    let connections = self.connections.iter().map(|(_, connection)| connection);
+                    let _ = reply.send(selection.take(connections, self.now));
+                }
+                Command::CloseMatching(matching, reason, reply) => {
+                    let _ = reply.send(self.close_matching(&matching, reason));
+                }
                 Command::Stop => return true,
                 Command::Broadcast(_) => {}
             }

@@ -12,12 +12,17 @@ const ROUND: Duration = Duration::from_secs(10);
 /// A membership that counts how often it is given back.
 struct Counted {
     topics: Vec<TopicId>,
+    about: About,
     dropped: Arc<AtomicUsize>,
 }
 
 impl Membership for Counted {
     fn topics(&self) -> &[TopicId] {
         &self.topics
+    }
+
+    fn about(&self) -> &About {
+        &self.about
     }
 }
 
@@ -78,6 +83,11 @@ impl Fixture {
             hello: hello.map(Block::from_text),
             membership: Box::new(Counted {
                 topics: topics.iter().copied().map(topic).collect(),
+                about: About {
+                    ip: std::net::Ipv4Addr::LOCALHOST.into(),
+                    session: topics.first().map(|topic| format!("s{topic}").into()),
+                    user_agent: None,
+                },
                 dropped: Arc::clone(&self.dropped),
             }),
         };
@@ -350,4 +360,30 @@ async fn a_drain_tells_everybody_and_is_over_when_nobody_is_left() {
         .collect();
     assert!(retries.len() > 100, "each has its own pause: {}", retries.len());
     assert_eq!(hub.dropped.load(Ordering::SeqCst), 200);
+}
+
+#[tokio::test]
+async fn pages_of_a_listing_hold_every_matching_connection_once() {
+    let hub = Fixture::new(&config());
+    let mut clients = Vec::new();
+    for i in 0..30 {
+        clients.push(hub.bare(&[i % 3, 9]).await);
+    }
+    let session = |name: &str| Matching { session: Some(name.into()), ..Matching::default() };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let mut page = hub.hub.list(Selection { matching: session("s1"), after, limit: 3 }).await;
+        page.sort_by_key(|listed| listed.id);
+        page.truncate(3);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        found.extend(page);
+    }
+    assert_eq!(found.len(), 10);
+    assert!(found.iter().all(|listed| *listed.topics == [topic(1), topic(9)]));
+    assert!(found.windows(2).all(|pair| pair[0].id < pair[1].id));
+    let one = Matching { topic: Some(topic(2)), ..Matching::default() };
+    assert_eq!(hub.hub.close_matching(one, CloseReason::Kicked).await, 10);
+    assert_eq!(hub.hub.close_matching(session("nobody"), CloseReason::Kicked).await, 0);
+    hub.until("kicked", |c| c.connections == 20 && c.closed_for(CloseReason::Kicked) == 10).await;
 }

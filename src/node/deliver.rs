@@ -17,11 +17,12 @@ use crate::protocol::sse::Block;
 pub(super) struct Pump {
     hub: Arc<Hub>,
     interest: Arc<Interest>,
+    peers: mpsc::Sender<Vec<u8>>,
 }
 
 impl Pump {
-    pub(super) const fn new(hub: Arc<Hub>, interest: Arc<Interest>) -> Self {
-        Self { hub, interest }
+    pub(super) const fn new(hub: Arc<Hub>, interest: Arc<Interest>, peers: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { hub, interest, peers }
     }
 
     /// Runs until the broker ends.
@@ -31,6 +32,8 @@ impl Pump {
                 notice = notices.recv() => match notice {
                     Some(Notice::Event(delivery)) => self.event(&delivery).await,
                     Some(Notice::Gap { channels, reason }) => self.gap(&channels, reason).await,
+                    // Full means that more is asked than can be answered; events do not wait for that.
+                    Some(Notice::Peer(words)) => drop(self.peers.try_send(words)),
                     None => return,
                 },
                 channels = self.interest.take_owed_gaps() => {

@@ -120,7 +120,7 @@ fn union(requests: &[Request]) -> Vec<HistoryRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Publication, Status};
+    use crate::broker::{Publication, Recipient, Status};
     use futures_util::future::{BoxFuture, FutureExt};
     use std::sync::Mutex;
     use tokio::sync::watch;
@@ -141,6 +141,14 @@ mod tests {
             self.0.lock().unwrap().push(requests.to_vec());
             let up_to = Position { epoch: 1, n: 1000 };
             std::future::ready(Ok(History { up_to, lost: 0, events: vec![], floors: HashMap::new() })).boxed()
+        }
+
+        fn tell<'a>(&'a self, _: &'a Recipient, _: &'a [u8]) -> BoxFuture<'a, Result<usize, BrokerError>> {
+            std::future::ready(Ok(0)).boxed()
+        }
+
+        fn mailbox(&self) -> &str {
+            ""
         }
 
         fn status(&self) -> watch::Receiver<Status> {

@@ -75,6 +75,12 @@ impl Interest {
         (table.find(channel, None), key.and_then(|key| table.find(channel, Some(key))))
     }
 
+    /// The names of topics, those of one key as `channel key`; topics that are gone are left out.
+    pub(super) fn names(&self, topics: &[TopicId]) -> Vec<String> {
+        let table = self.lock();
+        topics.iter().filter_map(|topic| table.name(*topic)).collect()
+    }
+
     /// Waits until gaps are owed, and takes the channels.
     pub(super) async fn take_owed_gaps(&self) -> Vec<ChannelName> {
         loop {

@@ -2,9 +2,12 @@
 //!
 //! The node is the only place that knows both the hub and the broker. It has never heard of HTTP.
 
+mod agents;
+mod connections;
 mod deliver;
 mod history;
 pub mod interest;
+mod peers;
 mod publish;
 mod resume;
 mod subscribe;
@@ -22,11 +25,15 @@ use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
 use crate::hub::{Counters, Hub};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
+use agents::Agents;
 use history::HistoryReader;
 use interest::Interest;
+use peers::Peers;
 
+pub use connections::{ConnectionPage, Kicked};
+pub use peers::PeersUnreachable;
 pub use publish::PublishRefusal;
-pub use subscribe::{Attachment, Socket, SubscribeRequest};
+pub use subscribe::{Attachment, Client, Socket, SubscribeRequest};
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -65,6 +72,8 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     interest: Arc<Interest>,
     history: HistoryReader,
+    peers: Peers,
+    agents: Agents,
     capacity: Capacity,
     draining: AtomicBool,
 }
@@ -93,15 +102,20 @@ impl Node {
         let capacity = Capacity::new(config.max_connections);
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
-        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest));
+        let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
+        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest), peer_words);
         let (history, readers) = history::reader(Arc::clone(&broker));
+        let (peers, agents) = (Peers::new(Arc::clone(&broker)), Agents::default());
+        let expiry = Arc::clone(&interest).expire();
+        let node = Self { config, clock, hub, broker, interest, history, peers, agents, capacity, draining };
+        let node = Arc::new(node);
         let tasks = vec![
             tokio::spawn(pump.run(notices)),
             tokio::spawn(readers.run()),
-            tokio::spawn(Arc::clone(&interest).expire()),
+            tokio::spawn(expiry),
+            tokio::spawn(Arc::clone(&node).answer_peers(peer_queue)),
         ];
-        let node = Self { config, clock, hub, broker, interest, history, capacity, draining };
-        (Arc::new(node), Tasks(tasks))
+        (node, Tasks(tasks))
     }
 
     /// The node's id.

@@ -8,9 +8,21 @@ use crate::protocol::request::PublishEvent;
 /// Why nothing was published.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishRefusal {
-    /// The broker did not take it.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
+    /// The broker could not be reached in time; whether it took the events is not known.
+    #[error("the events may not have been published: {0}")]
+    Unavailable(String),
+    /// The broker refused.
+    #[error("the events were not published: {0}")]
+    Refused(String),
+}
+
+impl From<BrokerError> for PublishRefusal {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            BrokerError::Refused(_) => Self::Refused(error.to_string()),
+        }
+    }
 }
 
 impl Node {

@@ -3,7 +3,7 @@
 //! Two steps, because the HTTP head is written between them. [`Node::subscribe`] decides, and holds everything that the
 //! stream needs in an [`Attachment`]; whoever drops that gives it all back. [`Node::attach`] hands the socket over.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::interest::Listening;
 use super::topics::Topic;
 use super::{Node, Refusal};
 use crate::admission::Seat;
-use crate::hub::{ConnectionKey, Membership, NewConnection, TopicId};
+use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
 use crate::protocol::control::Hello;
 use crate::protocol::sse::{Block, Framing};
@@ -26,9 +26,22 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
 /// Where the first `retry:` lies, in milliseconds: clients that lost one node together do not come back together.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 2_000..=4_000;
 
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The token that it chose.
+    pub session: Option<Box<str>>,
+    /// What it says it is.
+    pub user_agent: Option<String>,
+}
+
 /// What a client wants to hear.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SubscribeRequest {
+    /// Who asks.
+    pub client: Client,
     /// The channels; empty means all plain configured ones.
     pub channels: Vec<ChannelName>,
     /// Whether the first block has an `event:` line.
@@ -64,12 +77,17 @@ pub struct Socket {
 /// What a connection holds until its socket is gone.
 struct Member {
     listening: Listening,
+    about: About,
     _seat: Seat,
 }
 
 impl Membership for Member {
     fn topics(&self) -> &[TopicId] {
         self.listening.topics()
+    }
+
+    fn about(&self) -> &About {
+        &self.about
     }
 }
 
@@ -90,7 +108,9 @@ impl Node {
         self.wait_for_broker(&listening).await;
         let retry_ms = rand::rng().random_range(RETRY_MS);
         let greeting = Greeting { channels: channels.into(), named: request.named_hello, retry_ms };
-        let member = Member { listening, _seat: seat };
+        let Client { ip, session, user_agent } = request.client;
+        let about = About { ip, session, user_agent: user_agent.map(|agent| self.agents.share(&agent)) };
+        let member = Member { listening, about, _seat: seat };
         Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id: request.last_event_id, member })
     }
 

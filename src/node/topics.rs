@@ -107,6 +107,14 @@ impl Topics {
         self.index_of(channel, key).map(|index| self.id(index))
     }
 
+    /// What a topic is called; `None` when it is gone.
+    pub(super) fn name(&self, topic: TopicId) -> Option<String> {
+        let entry = self.entries.get(topic.index as usize)?;
+        let Topic { channel, key } = &entry.topic;
+        let name = key.as_ref().map_or_else(|| channel.to_string(), |key| format!("{channel} {key}"));
+        (!entry.vacant && entry.generation == topic.generation).then_some(name)
+    }
+
     pub(super) fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }

@@ -8,6 +8,7 @@ pub mod control;
 pub mod durable;
 pub mod envelope;
 pub mod event;
+pub mod peer;
 pub mod position;
 pub mod request;
 pub mod secret;

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `<prefix><channel>` | the pub/sub channel of a user's channel |
 //! | `<prefix>@probe:<id>` | the pub/sub channel on which a node hears itself |
+//! | `<prefix>@nodes` | the pub/sub channel on which nodes talk to all others |
+//! | `<prefix>@node:<id>` | the pub/sub channel on which one node is answered |
 //! | `<prefix>@clock` | hash: epoch, last position, settings of the publishing function |
 //! | `<prefix>@index` | sorted set: channel → number of its last durable event |
 //! | `<prefix>@h:<channel>` | stream: a channel's history |
@@ -70,6 +72,16 @@ impl Keys {
     /// The probe channel of the node with this id, which must be one of ours.
     pub fn probe(&self, id: &str) -> String {
         self.internal(&format!("probe:{id}"))
+    }
+
+    /// The channel that every node hears.
+    pub fn nodes(&self) -> String {
+        self.internal("nodes")
+    }
+
+    /// The channel that only the node with this id hears; the id must be one of ours.
+    pub fn node(&self, id: &str) -> String {
+        self.internal(&format!("node:{id}"))
     }
 
     /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only, which

@@ -146,6 +146,11 @@ impl<'a> Live<'a> {
             Arrival::Message(message) if message.channel == self.tools.probe_channel.as_bytes() => {
                 self.probed(&message.payload).await
             }
+            Arrival::Message(Message { channel, payload })
+                if self.tools.peer_channels.iter().any(|name| name.as_bytes() == channel) =>
+            {
+                self.catch_up().yield_one(Notice::Peer(payload)).await
+            }
             Arrival::Message(message) => self.heard(message).await,
             Arrival::Mark => self.settle().await,
         }

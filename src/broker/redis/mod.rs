@@ -48,14 +48,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use self::health::Health;
 use self::reader::Reader;
 use self::scripts::Scripts;
-use self::supervisor::Supervisor;
+use self::supervisor::{Supervisor, Tools};
 use super::replay::Replay;
 use super::{
-    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication, Status,
+    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication,
+    Recipient, Status,
 };
 use crate::clock::Clock;
 use crate::protocol::position::{N_LIMIT, Position};
@@ -79,10 +81,19 @@ pub fn start(
     let health = Health::new(clock.clone());
     let status = health.watch();
     let max_bytes = config.max_event_bytes;
-    let supervisor =
-        Supervisor::new(config, commands.clone(), scripts.clone(), clock, interest, notices, health);
+    let mailbox = Uuid::new_v4().simple().to_string();
+    let supervisor = Supervisor::new(
+        &mailbox,
+        config,
+        commands.clone(),
+        scripts.clone(),
+        clock,
+        interest,
+        notices,
+        health,
+    );
     let owner = Owner { supervisor: AbortOnDropHandle::new(tokio::spawn(supervisor.run())) };
-    let broker = RedisBroker { commands, scripts, status, max_bytes, epoch: AtomicU64::new(0) };
+    let broker = RedisBroker { commands, scripts, status, max_bytes, mailbox, epoch: AtomicU64::new(0) };
     (Arc::new(broker), receiver, owner)
 }
 
@@ -96,6 +107,7 @@ pub fn publisher(config: &Config, commands: Commands) -> Arc<dyn Broker> {
         scripts,
         status,
         max_bytes: config.max_event_bytes,
+        mailbox: String::new(),
         epoch: AtomicU64::new(0),
     })
 }
@@ -120,6 +132,7 @@ struct RedisBroker {
     scripts: Scripts,
     status: watch::Sender<Status>,
     max_bytes: usize,
+    mailbox: String,
     /// The epoch of the last answer, a guess at that of the next one.
     epoch: AtomicU64,
 }
@@ -185,6 +198,23 @@ impl Broker for RedisBroker {
 
     fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>> {
         self.history(requests).boxed()
+    }
+
+    fn tell<'a>(&'a self, to: &'a Recipient, words: &'a [u8]) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        let keys = self.commands.config().keys();
+        let channel = match to {
+            Recipient::All => keys.nodes(),
+            Recipient::Mailbox(id) => keys.node(id),
+        };
+        async move {
+            let mut publish = redis::cmd("PUBLISH");
+            Ok(self.commands.run(publish.arg(channel).arg(words)).await?)
+        }
+        .boxed()
+    }
+
+    fn mailbox(&self) -> &str {
+        &self.mailbox
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::catch_up::{CatchUp, End, Round};
 use super::course::Course;
@@ -49,6 +48,8 @@ pub(super) struct Tools {
     pub(super) max_bytes: usize,
     /// Where this node hears itself.
     pub(super) probe_channel: String,
+    /// Where it hears all nodes, and where it is answered.
+    pub(super) peer_channels: [String; 2],
 }
 
 /// What is known from one connection to the next.
@@ -72,19 +73,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(
-        config: Config,
-        commands: Commands,
-        scripts: Scripts,
-        clock: Clock,
-        interest: Arc<dyn Interest>,
-        notices: mpsc::Sender<Notice>,
-        health: Health,
-    ) -> Self {
-        let keys = commands.config().keys().clone();
-        let probe_channel = keys.probe(&Uuid::new_v4().simple().to_string());
-        let max_bytes = config.max_event_bytes;
-        let tools = Tools { commands, keys, scripts, clock, interest, notices, max_bytes, probe_channel };
+    pub(super) fn new(tools: Tools, health: Health) -> Self {
         let seen = Seen::default();
         let state = State { course: None, seen, health, was_live: false, lost: false, function: None };
         Self { tools, state }
@@ -137,7 +126,8 @@ impl Tools {
 
     /// Subscribes everything that is wanted; returns it.
     async fn subscribe_all(&self, subscriber: &Subscriber) -> Result<Vec<ChannelName>, End> {
-        subscriber.subscribe(std::slice::from_ref(&self.probe_channel)).await?;
+        let [nodes, own] = &self.peer_channels;
+        subscriber.subscribe(&[self.probe_channel.clone(), nodes.clone(), own.clone()]).await?;
         let mut subscribed = Vec::new();
         loop {
             let changes = self.interest.take_changes(SUBSCRIBE_BATCH);

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Shard;
 use crate::hub::connection::{Cause, Connection, Phase};
-use crate::hub::{ConnectionKey, NewConnection, TopicId, wheel};
+use crate::hub::{ConnectionKey, Matching, NewConnection, TopicId, wheel};
 use crate::protocol::close::CloseReason;
 use crate::protocol::control;
 use crate::protocol::sse::Block;
@@ -71,6 +71,13 @@ impl Shard {
         if let Some(slot) = self.find(key) {
             self.end(slot, reason);
         }
+    }
+
+    pub(super) fn close_matching(&mut self, matching: &Matching, reason: CloseReason) -> usize {
+        let matches = self.connections.iter().filter(|(_, connection)| matching.takes(connection));
+        let slots: Vec<u32> = matches.filter_map(|(slot, _)| u32::try_from(slot).ok()).collect();
+        slots.iter().for_each(|slot| self.end(*slot, reason));
+        slots.len()
     }
 
     pub(super) fn find(&self, key: ConnectionKey) -> Option<u32> {

@@ -31,6 +31,8 @@ impl Shard {
         let wrote = connection.flush(&mut taken);
         self.counters.bytes_sent += taken.bytes;
         self.counters.events_sent += taken.events;
+        connection.bytes_sent += taken.bytes;
+        connection.events_sent += taken.events;
         if taken.bytes > 0 {
             connection.last_write = self.now;
             connection.stalled_since = self.now;

@@ -1,0 +1,145 @@
+//! Who is connected anywhere in the cluster, and ending connections wherever they are.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::Node;
+use super::peers::PeersUnreachable;
+use crate::broker::Recipient;
+use crate::hub::{Listed, Matching, Selection};
+use crate::protocol::close::CloseReason;
+use crate::protocol::peer::{Answer, Ask, ConnectionRow, Filter, MAX_ROWS, Page, PeerMessage};
+
+/// Messages of other nodes that may wait for an answer; more are dropped, and whoever asked gets a partial answer.
+pub(super) const PEER_QUEUE: usize = 256;
+
+/// A page of the cluster's connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionPage {
+    /// In the order of their ids.
+    pub rows: Vec<ConnectionRow>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next: Option<Uuid>,
+    /// Not every node has answered.
+    pub partial: bool,
+}
+
+/// What a kick did.
+#[derive(Clone, Copy, Debug)]
+pub struct Kicked {
+    /// Connections that were closed.
+    pub count: usize,
+    /// Not every node has answered.
+    pub partial: bool,
+}
+
+impl Node {
+    /// A page of the connections of the whole cluster.
+    ///
+    /// # Errors
+    /// When the other nodes cannot be asked.
+    pub async fn connections(&self, mut page: Page) -> Result<ConnectionPage, PeersUnreachable> {
+        page.limit = page.limit.clamp(1, MAX_ROWS);
+        let limit = page.limit;
+        let said = self.peers.ask(Ask::Connections(page)).await?;
+        let mut rows: Vec<ConnectionRow> = Vec::new();
+        let mut more = false;
+        for answer in said.answers {
+            if let Answer::Connections { rows: part } = answer {
+                more |= part.len() >= limit;
+                rows.extend(part);
+            }
+        }
+        rows.sort_by_key(|row| row.id);
+        more |= rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(|row| row.id) } else { None };
+        Ok(ConnectionPage { rows, next, partial: said.partial })
+    }
+
+    /// Ends connections with `bye` `kicked`, on whatever node they are.
+    ///
+    /// # Errors
+    /// When the other nodes cannot be told.
+    pub async fn kick(&self, filter: Filter) -> Result<Kicked, PeersUnreachable> {
+        let said = self.peers.ask(Ask::Kick(filter)).await?;
+        let count = |answer: &Answer| if let Answer::Kicked { count } = answer { *count } else { 0 };
+        Ok(Kicked { count: said.answers.iter().map(count).sum(), partial: said.partial })
+    }
+
+    /// Answers what other nodes ask, until the broker's end of the queue is gone.
+    pub(super) async fn answer_peers(self: Arc<Self>, mut words: mpsc::Receiver<Vec<u8>>) {
+        while let Some(words) = words.recv().await {
+            match serde_json::from_slice(&words) {
+                Ok(PeerMessage::Ask { question, reply_to, ask }) => {
+                    let answer = PeerMessage::Answer { question, answer: self.answer(ask).await };
+                    if let Err(error) = self.peers.tell(&Recipient::Mailbox(reply_to), &answer).await {
+                        tracing::warn!(%error, "cannot answer another node");
+                    }
+                }
+                Ok(PeerMessage::Answer { question, answer }) => self.peers.answered(question, answer),
+                Err(error) => {
+                    tracing::warn!(%error, "a message between nodes that this version does not know")
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Connections(page) => Answer::Connections { rows: self.own_rows(page).await },
+            Ask::Kick(filter) => match self.matching(filter) {
+                Some(matching) => {
+                    let count = self.hub.close_matching(matching, CloseReason::Kicked).await;
+                    Answer::Kicked { count }
+                }
+                None => Answer::Kicked { count: 0 },
+            },
+        }
+    }
+
+    async fn own_rows(&self, page: Page) -> Vec<ConnectionRow> {
+        let Page { filter, after, limit } = page;
+        let limit = limit.clamp(1, MAX_ROWS);
+        let Some(matching) = self.matching(filter) else { return Vec::new() };
+        let mut listed = self.hub.list(Selection { matching, after, limit }).await;
+        listed.sort_by_key(|row| row.id);
+        listed.truncate(limit);
+        listed.into_iter().map(|row| self.row(row)).collect()
+    }
+
+    /// `None` when nobody on this node can match.
+    fn matching(&self, filter: Filter) -> Option<Matching> {
+        let Filter { id, ip, session, channel } = filter;
+        let topic = match channel {
+            Some(channel) => Some(self.interest.find(&channel, None).0?),
+            None => None,
+        };
+        Some(Matching { id, ip, session, topic })
+    }
+
+    fn row(&self, listed: Listed) -> ConnectionRow {
+        let now = self.clock.unix_millis();
+        let ago = |ms: u64| {
+            let at = UNIX_EPOCH + Duration::from_millis(now.saturating_sub(ms));
+            humantime::format_rfc3339_millis(at).to_string()
+        };
+        ConnectionRow {
+            id: listed.id,
+            node: self.id().to_owned(),
+            ip: listed.about.ip,
+            session: listed.about.session,
+            user_agent: listed.about.user_agent.map(|agent| (*agent).into()),
+            channels: self.interest.names(&listed.topics),
+            created_at: ago(listed.age_ms),
+            last_activity_at: ago(listed.idle_ms),
+            duration_ms: listed.age_ms,
+            messages_sent: listed.events_sent,
+            bytes_sent: listed.bytes_sent,
+            queued: listed.queued,
+        }
+    }
+}
