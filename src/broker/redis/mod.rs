@@ -82,16 +82,19 @@ pub fn start(
     let status = health.watch();
     let max_bytes = config.max_event_bytes;
     let mailbox = Uuid::new_v4().simple().to_string();
-    let supervisor = Supervisor::new(
-        &mailbox,
-        config,
-        commands.clone(),
-        scripts.clone(),
+    let keys = commands.config().keys().clone();
+    let tools = Tools {
+        commands: commands.clone(),
+        scripts: scripts.clone(),
         clock,
         interest,
         notices,
-        health,
-    );
+        max_bytes,
+        probe_channel: keys.probe(&mailbox),
+        peer_channels: [keys.nodes(), keys.node(&mailbox)],
+        keys,
+    };
+    let supervisor = Supervisor::new(tools, health);
     let owner = Owner { supervisor: AbortOnDropHandle::new(tokio::spawn(supervisor.run())) };
     let broker = RedisBroker { commands, scripts, status, max_bytes, mailbox, epoch: AtomicU64::new(0) };
     (Arc::new(broker), receiver, owner)

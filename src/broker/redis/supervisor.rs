@@ -15,7 +15,7 @@ use super::live::Live;
 use super::scripts::{Known, Scripts, SettleAnswer};
 use super::seen::Seen;
 use super::server::Server;
-use crate::broker::{Config, Interest, Notice};
+use crate::broker::{Interest, Notice};
 use crate::clock::Clock;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;

@@ -212,7 +212,7 @@ mod tests {
                 Ok(())
             })?;
         }
-        Ok(String::from_utf8(seen).unwrap())
+        Ok(String::from_utf8_lossy(&seen).into_owned())
     }
 
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0A;x=y\r\n0123456789\r\n0\r\nT: v\r\n\r\n";

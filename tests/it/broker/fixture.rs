@@ -152,7 +152,7 @@ impl Fixture {
     pub(crate) async fn event(&mut self) -> Delivery {
         match self.next().await {
             Notice::Event(delivery) => delivery,
-            gap @ Notice::Gap { .. } => panic!("expected an event, found {gap:?}"),
+            other => panic!("expected an event, found {other:?}"),
         }
     }
 
@@ -164,7 +164,7 @@ impl Fixture {
                 names.sort();
                 (names, reason)
             }
-            Notice::Event(event) => panic!("expected a gap, found {event:?}"),
+            other => panic!("expected a gap, found {other:?}"),
         }
     }
 
@@ -179,6 +179,7 @@ impl Fixture {
                 assert_eq!(self.event().await.position, Some(position));
                 (channels.iter().map(ToString::to_string).collect(), reason)
             }
+            Notice::Peer(words) => panic!("nobody said {words:?}"),
         }
     }
 
@@ -227,7 +228,7 @@ pub(crate) fn publication(name: &str, data: &str) -> Publication {
 pub(crate) fn events(notices: &[Notice]) -> Vec<(String, String)> {
     let event = |notice: &Notice| match notice {
         Notice::Event(delivery) => Some((delivery.channel.to_string(), delivery.event.data.clone())),
-        Notice::Gap { .. } => None,
+        Notice::Gap { .. } | Notice::Peer(_) => None,
     };
     notices.iter().filter_map(event).collect()
 }
