@@ -7,8 +7,9 @@ use rand::Rng as _;
 /// The first window.
 const BASE: Duration = Duration::from_millis(100);
 
-/// The largest window. A delivery must be back within two seconds of Redis being back, and subscribing takes its share.
-const CAP: Duration = Duration::from_secs(1);
+/// The largest window. A delivery must be back within two seconds of Redis being back, and connecting, subscribing and
+/// catching up take their share.
+const CAP: Duration = Duration::from_millis(750);
 
 /// Capped exponential backoff with full jitter: any time up to a window that doubles, so that nodes that lost their
 /// Redis together do not come back together. It never gives up.
@@ -43,7 +44,7 @@ mod tests {
     fn the_window_doubles_to_its_cap_and_begins_anew_after_success() {
         let mut backoff = Backoff::default();
         let windows: Vec<u128> = (0..6).map(|_| backoff.widen().as_millis()).collect();
-        assert_eq!(windows, [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(windows, [100, 200, 400, 750, 750, 750]);
         backoff.reset();
         assert_eq!(backoff.widen(), BASE);
     }

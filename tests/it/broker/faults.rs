@@ -332,6 +332,43 @@ async fn what_a_channel_had_before_it_was_subscribed_is_no_hole() {
 }
 
 #[tokio::test]
+async fn histories_of_an_earlier_epoch_are_neither_read_nor_continued() {
+    let server = RedisServer::start().await;
+    let node = Fixture::redis(&server, Config::default());
+    let old = node.publish("durable", "old").await;
+    node.publish("quiet", "old").await;
+    server.cli(&["DEL", &server.key("@clock")]).await;
+    let new = node.publish("other", "new").await;
+    assert!(new.epoch > old.epoch);
+    assert_eq!(node.since("durable", old).await, (vec![], Some(GapReason::HistoryLost)));
+    node.publish("durable", "new").await;
+    assert_eq!(node.since("durable", new).await, (vec!["new".into()], None));
+    assert_eq!(node.since("quiet", new).await, (vec![], None));
+}
+
+#[tokio::test]
+async fn channels_leave_the_index_after_their_history_and_a_position_from_before_is_still_a_gap() {
+    let server = RedisServer::start().await;
+    let node = Fixture::redis(&server, Config::default());
+    let first = node.publish("other", "1").await;
+    let ancient = Position { n: first.n / 2, ..first };
+    for i in 0..40 {
+        let score = (ancient.n - i).to_string();
+        server.cli(&["ZADD", &server.key("@index"), &score, &format!("ancient{i}")]).await;
+    }
+    for _ in 0..3 {
+        node.publish("other", "2").await;
+    }
+    assert_eq!(server.cli(&["ZRANGE", &server.key("@index"), "0", "-1"]).await, "other");
+    assert_eq!(node.since("ancient0", ancient).await, (vec![], None));
+    let before = Position { n: ancient.n - 1, ..ancient };
+    assert_eq!(node.since("ancient0", before).await, (vec![], Some(GapReason::HistoryTrimmed)));
+    node.publish("ancient0", "new").await;
+    assert_eq!(node.since("ancient0", ancient).await, (vec!["new".into()], None));
+    assert_eq!(node.since("ancient0", before).await.1, Some(GapReason::HistoryTrimmed));
+}
+
+#[tokio::test]
 async fn a_channel_that_is_left_is_unsubscribed_and_may_come_back() {
     let server = RedisServer::start().await;
     let mut node = one_of_each(&server).await;

@@ -1,7 +1,6 @@
 //! A broker, a node's interest in channels, and what it heard.
-#![allow(dead_code, reason = "a fixture offers more than each test uses")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,24 +31,35 @@ pub(crate) struct Wants {
 #[derive(Default)]
 struct WantsState {
     wanted: BTreeSet<ChannelName>,
-    taken: BTreeSet<ChannelName>,
-    confirmed: BTreeSet<ChannelName>,
+    /// Wanted and not handed out yet.
+    to_subscribe: BTreeSet<ChannelName>,
+    /// Handed out and not wanted any more.
+    to_unsubscribe: BTreeSet<ChannelName>,
+    confirmed: HashSet<ChannelName>,
 }
 
 impl Wants {
     pub(crate) fn add(&self, channels: impl IntoIterator<Item = ChannelName>) {
-        self.state.lock().unwrap().wanted.extend(channels);
+        let mut state = self.state.lock().unwrap();
+        for channel in channels {
+            if state.wanted.insert(channel.clone()) && !state.to_unsubscribe.remove(&channel) {
+                state.to_subscribe.insert(channel);
+            }
+        }
         self.changed.notify_one();
     }
 
     pub(crate) fn remove(&self, channel: &ChannelName) {
-        self.state.lock().unwrap().wanted.remove(channel);
+        let mut state = self.state.lock().unwrap();
+        if state.wanted.remove(channel) && !state.to_subscribe.remove(channel) {
+            state.to_unsubscribe.insert(channel.clone());
+        }
         self.changed.notify_one();
     }
 
     pub(crate) fn unconfirmed(&self) -> usize {
         let state = self.state.lock().unwrap();
-        state.wanted.difference(&state.confirmed).count()
+        state.wanted.len() - state.confirmed.len()
     }
 }
 
@@ -60,12 +70,11 @@ impl Interest for Wants {
 
     fn take_changes(&self, max: usize) -> InterestChanges {
         let mut state = self.state.lock().unwrap();
-        let subscribe: Vec<_> = state.wanted.difference(&state.taken).take(max).cloned().collect();
+        let subscribe: Vec<_> = std::iter::from_fn(|| state.to_subscribe.pop_first()).take(max).collect();
+        let left = max - subscribe.len();
         let unsubscribe: Vec<_> =
-            state.taken.difference(&state.wanted).take(max - subscribe.len()).cloned().collect();
-        state.taken.extend(subscribe.iter().cloned());
+            std::iter::from_fn(|| state.to_unsubscribe.pop_first()).take(left).collect();
         for channel in &unsubscribe {
-            state.taken.remove(channel);
             state.confirmed.remove(channel);
         }
         InterestChanges { subscribe, unsubscribe }
@@ -74,14 +83,17 @@ impl Interest for Wants {
     fn confirmed(&self, channels: &[ChannelName]) {
         let mut state = self.state.lock().unwrap();
         for channel in channels {
-            assert!(state.taken.contains(channel), "{channel} was confirmed and never handed out");
-            state.confirmed.insert(channel.clone());
+            assert!(!state.to_subscribe.contains(channel), "{channel} was confirmed and never handed out");
+            if state.wanted.contains(channel) {
+                state.confirmed.insert(channel.clone());
+            }
         }
     }
 
     fn reset(&self) {
         let mut state = self.state.lock().unwrap();
-        state.taken.clear();
+        state.to_subscribe = state.wanted.clone();
+        state.to_unsubscribe.clear();
         state.confirmed.clear();
     }
 
@@ -94,7 +106,7 @@ impl Interest for Wants {
 pub(crate) struct Fixture {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) wants: Arc<Wants>,
-    pub(crate) notices: mpsc::Receiver<Notice>,
+    notices: mpsc::Receiver<Notice>,
     last: Option<Position>,
     /// Ends the broker's task when it is dropped.
     pub(crate) owner: Option<broker::redis::Owner>,

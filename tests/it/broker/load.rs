@@ -94,7 +94,7 @@ async fn fifty_cut_subscriptions_under_load_cost_durable_channels_nothing() {
         .iter()
         .map(|notice| match notice {
             Notice::Event(delivery) => delivery.position.unwrap(),
-            gap @ _ => panic!("{gap:?}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(positions, acknowledged.into_iter().collect::<Vec<_>>());
