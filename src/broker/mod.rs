@@ -76,7 +76,8 @@ pub struct Publication {
     /// What.
     pub event: Event,
     /// A key that was used before on the same channel answers the first position again and delivers nothing, for as
-    /// long as a quiet channel's history is kept; at most [`MAX_FIELD_LEN`](crate::protocol::event::MAX_FIELD_LEN) bytes.
+    /// long as a quiet channel's history is kept; at most [`MAX_FIELD_LEN`](crate::protocol::event::MAX_FIELD_LEN)
+    /// bytes.
     pub idempotency_key: Option<Box<str>>,
 }
 
@@ -94,10 +95,11 @@ pub struct HistoryRequest {
 pub struct History {
     /// Everything up to here is included; whatever comes later arrives live.
     pub up_to: Position,
-    /// All events asked for, over all channels, in the order of their positions. For a channel with a gap, what there is
-    /// of it.
+    /// All events asked for, over all channels, in the order of their positions. For a channel with a gap, what there
+    /// is of it.
     pub events: Vec<Delivery>,
-    /// Up to this number events of any channel may be missing without a trace (Redis lost some and went on); 0 when none are.
+    /// Up to this number events of any channel may be missing without a trace (Redis lost some and went on); 0 when
+    /// none are.
     pub lost: u64,
     /// For each channel asked for: everything after this number is in `events`, as far as it was asked for.
     pub floors: HashMap<ChannelName, u64>,

@@ -34,8 +34,8 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// The number after which events are to be read for somebody who has seen everything up to `after`, and why they are not
-    /// all that he wants.
+    /// The number after which events are to be read for somebody who has seen everything up to `after`, and why they
+    /// are not all that he wants.
     pub(super) fn judge(&self, after: Position) -> (u64, Option<GapReason>) {
         if after > self.end {
             (self.end.n, Some(GapReason::UnknownPosition))

@@ -12,7 +12,8 @@ use super::script::{Call, Invoke};
 /// Why a command was not carried out; without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Redis could not be reached in time, or cannot serve now (loading, replica). Whether the command ran is not known.
+    /// Redis could not be reached in time, or cannot serve now (loading, replica). Whether the command ran is not
+    /// known.
     #[error("{0}")]
     Unavailable(String),
     /// Redis understood and said no.
@@ -22,8 +23,8 @@ pub enum CommandError {
 
 /// Sends commands over a bounded pool of connections. Cheap to clone.
 ///
-/// Every command ends within the response timeout, waiting for a connection included: one after the other, a pool of dead
-/// connections would otherwise cost a timeout each. The pool itself bounds how many commands are under way.
+/// Every command ends within the response timeout, waiting for a connection included: one after the other, a pool of
+/// dead connections would otherwise cost a timeout each. The pool itself bounds how many commands are under way.
 #[derive(Clone, Debug)]
 pub struct Commands {
     config: Arc<Config>,

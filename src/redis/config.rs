@@ -69,8 +69,8 @@ impl Config {
         &self.info
     }
 
-    /// An error's text without the password. Redis repeats the arguments of a command that it does not know, and a server
-    /// before version 6 does not know the `HELLO` that carries the password.
+    /// An error's text without the password. Redis repeats the arguments of a command that it does not know, and a
+    /// server before version 6 does not know the `HELLO` that carries the password.
     pub fn explain(&self, error: &dyn fmt::Display) -> String {
         let text = error.to_string();
         match self.info.redis_settings().password() {

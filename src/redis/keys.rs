@@ -11,8 +11,9 @@
 //! | `<prefix>@h:<channel>` | stream: a channel's history |
 //! | `<prefix>@once:<channel>:<hex>` | string: the position that an idempotency key was answered with |
 //!
-//! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind an
-//! `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:* &fanlight:*`.
+//! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind
+//! an `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:*
+//! &fanlight:*`.
 
 use std::sync::Arc;
 
@@ -84,8 +85,8 @@ impl Keys {
         self.internal(&format!("node:{id}"))
     }
 
-    /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only, which
-    /// is what Redis takes.
+    /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only,
+    /// which is what Redis takes.
     pub fn function(&self, ending: &str) -> String {
         let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let name: String = self.0.trim_end_matches([':', '/', '.', '-', '_']).chars().map(word).collect();

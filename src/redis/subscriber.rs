@@ -1,8 +1,9 @@
 //! One RESP3 connection that hears what is published and carries commands besides.
 //!
-//! It connects once and does not reconnect: redis-rs' own reconnecting connection gives up after its retries and swallows
-//! failed resubscriptions, so whoever owns this one drops it and makes another. Pushes are handed to a closure in the order
-//! in which Redis sent them and before the answer to any later command; the ready-made senders are unbounded.
+//! It connects once and does not reconnect: redis-rs' own reconnecting connection gives up after its retries and
+//! swallows failed resubscriptions, so whoever owns this one drops it and makes another. Pushes are handed to a
+//! closure in the order in which Redis sent them and before the answer to any later command; the ready-made senders
+//! are unbounded.
 
 use redis::aio::MultiplexedConnection;
 use redis::{

@@ -53,8 +53,9 @@ pub(super) struct CatchUp<'a> {
 }
 
 impl CatchUp<'_> {
-    /// Yields everything that `channels` had since `course`, up to the present of this call, in the order of positions, and moves
-    /// `course` there. The present is asked for over the subscriber's connection, where it is that of the messages.
+    /// Yields everything that `channels` had since `course`, up to the present of this call, in the order of
+    /// positions, and moves `course` there. The present is asked for over the subscriber's connection, where it is
+    /// that of the messages.
     pub(super) async fn round(&self, course: &mut Course, channels: &[ChannelName]) -> Result<Round, End> {
         let mut round = Round::default();
         let (mut news, mut end) = (Vec::new(), None);

@@ -1,7 +1,7 @@
 //! Where a node stands in the order of all durable events, and what the next one means.
 //!
-//! One number is enough for all channels: positions rise over all channels of a Redis, and a connection keeps their order.
-//! Everything up to it has been yielded, as far as it was published on a channel that was wanted at the time.
+//! One number is enough for all channels: positions rise over all channels of a Redis, and a connection keeps their
+//! order. Everything up to it has been yielded, as far as it was published on a channel that was wanted at the time.
 
 use crate::protocol::channel::ChannelName;
 use crate::protocol::durable::Frame;

@@ -5,8 +5,8 @@ use ::redis::Value;
 use super::scripts::Scripts;
 use crate::redis::{CommandError, Keys, Subscriber};
 
-/// The version of the library; raise it with every change of `lua/core.lua` or `lua/function.lua`. Only a newer one replaces one that is there,
-/// so that nodes of two versions do not fight for it.
+/// The version of the library; raise it with every change of `lua/core.lua` or `lua/function.lua`. Only a newer one
+/// replaces one that is there, so that nodes of two versions do not fight for it.
 const VERSION: u32 = 1;
 
 /// What was found and done.
@@ -65,5 +65,23 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
         Value::BulkString(bytes) => texts.push(String::from_utf8_lossy(bytes).into_owned()),
         Value::SimpleString(text) => texts.push(text.clone()),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV-1a: short, and the same in every version of Rust.
+    fn hash(text: &str) -> u64 {
+        text.bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    #[test]
+    fn a_changed_library_has_a_new_version() {
+        let source = concat!(include_str!("lua/core.lua"), include_str!("lua/function.lua"));
+        let said = "the library has changed: raise VERSION when it was ever released, and set the hash";
+        assert_eq!((VERSION, hash(source)), (1, 0x69ac_ccd9_bf8b_ee3d), "{said}");
     }
 }

@@ -1,7 +1,8 @@
 //! The bounded queue between the task that reads the socket and the one that makes sense of it.
 //!
-//! The reader must never wait (it also carries the answers to commands) and nothing may be dropped in silence, so when the
-//! queue is full the connection is over: what is in it is still good and in order, and the rest is filled from history.
+//! The reader must never wait (it also carries the answers to commands) and nothing may be dropped in silence, so
+//! when the queue is full the connection is over: what is in it is still good and in order, and the rest is filled
+//! from history.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -22,8 +22,9 @@ use crate::protocol::event::Delivery;
 use crate::protocol::position::Position;
 use crate::redis::{CommandError, Invoke as _, Subscriber};
 
-/// How often a node publishes to itself. A connection can look healthy and deliver nothing (a failover, a proxy, a wedged
-/// server); this bounds how long nobody notices, together with [`PATIENCE`], at a cost of one small script per node.
+/// How often a node publishes to itself. A connection can look healthy and deliver nothing (a failover, a proxy, a
+/// wedged server); this bounds how long nobody notices, together with [`PATIENCE`], at a cost of one small script per
+/// node.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// After so many intervals without its return the connection is given up.
@@ -224,7 +225,8 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    /// Something got lost on a connection that stands. What else may have is read with it, so that positions do not go back.
+    /// Something got lost on a connection that stands. What else may have is read with it, so that positions do not
+    /// go back.
     async fn fill_hole(&mut self, channel: &ChannelName) -> Result<(), End> {
         tracing::warn!(%channel, "an event did not arrive; filling from history");
         let mut wanted = self.tools.wanted();

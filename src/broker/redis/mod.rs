@@ -1,17 +1,20 @@
 //! The broker over Redis.
 //!
 //! # Publishing
-//! One script appends to the channel's stream, assigns the position, and publishes the durable frame, for a whole batch as
-//! one step ([`scripts`], `lua/`). The publishing function for Redis 7 is made of the same source ([`function`]).
+//! One script appends to the channel's stream, assigns the position, and publishes the durable frame, for a whole
+//! batch as one step ([`scripts`], `lua/`). The publishing function for Redis 7 is made of the same source
+//! ([`function`]).
 //!
 //! # Hearing
-//! One connection per node under its own supervisor ([`supervisor`]), for ever: connect, check that it is a master and what became
-//! of its data, subscribe what the node wants in confirmed batches, fill what was missed from history ([`catch_up`]), go live
-//! ([`live`]); on any failure again after a jittered wait. A connection is believed only while its own probe comes back.
+//! One connection per node under its own supervisor ([`supervisor`]), for ever: connect, check that it is a master
+//! and what became of its data, subscribe what the node wants in confirmed batches, fill what was missed from history
+//! ([`catch_up`]), go live ([`live`]); on any failure again after a jittered wait. A connection is believed only
+//! while its own probe comes back.
 //!
-//! Positions rise over all channels and a connection keeps their order, so that one number per node ([`course`]) says what
-//! has been yielded. Every durable frame names the number before it on its channel: a hole is seen and filled before anything later
-//! is delivered. After a reconnect only channels with news are read; the index of last events tells which.
+//! Positions rise over all channels and a connection keeps their order, so that one number per node ([`course`]) says
+//! what has been yielded. Every durable frame names the number before it on its channel: a hole is seen and filled
+//! before anything later is delivered. After a reconnect only channels with news are read; the index of last events
+//! tells which.
 //!
 //! # Who is told what after an interruption
 //! | what | told |
@@ -21,14 +24,16 @@
 //! | the same, but the history no longer reaches back | `history_trimmed` |
 //! | nothing was ever seen and Redis has no history | `broker_interrupted`: what it missed cannot be known |
 //! | Redis has another epoch (came back empty, was flushed) | `history_lost`, every channel |
-//! | Redis knows less than the node has seen (rewound) | `history_lost`, every channel; the clock moves past what was seen |
-//! | another server or a promoted replica, or a restart without an append-only file | `history_lost`, every channel, and filled as far as it goes: acknowledged events may be gone that no node has seen |
+//! | Redis knows less than the node has seen (rewound) | the same; and the clock moves past what was seen |
+//! | another server, a promoted replica, or a restart without an append-only file | `history_lost`, every channel (*) |
 //! | the same server restarted with its append-only file, and what was seen last is there | nothing, it is filled |
+//!
+//! (*) and filled as far as it goes: acknowledged events may be gone that no node has seen.
 //!
 //! A loss that is noticed is written to the clock, so that a client that was away and resumes later is told as well.
 //!
-//! This room does not know the hub, does not share history reads between clients, and does not retry a publication: only its sender
-//! knows whether it had an idempotency key.
+//! This room does not know the hub, does not share history reads between clients, and does not retry a publication:
+//! only its sender knows whether it had an idempotency key.
 
 mod catch_up;
 mod course;
@@ -100,8 +105,8 @@ pub fn start(
     (Arc::new(broker), receiver, owner)
 }
 
-/// A broker that publishes and reads history but hears nothing, for those who are no node: it has no task, and its status
-/// never changes.
+/// A broker that publishes and reads history but hears nothing, for those who are no node: it has no task, and its
+/// status never changes.
 pub fn publisher(config: &Config, commands: Commands) -> Arc<dyn Broker> {
     let scripts = Scripts::new(commands.config().keys(), config);
     let status = watch::Sender::new(Status::default());

@@ -1,7 +1,7 @@
 //! Reads the histories of many channels in the order of their positions, a bounded page at a time.
 //!
-//! A page is a range of positions, so what comes later in time comes later in pages, whatever channel it is of. When a range
-//! holds too much it is halved and asked for again; when it held little the next one is twice as wide.
+//! A page is a range of positions, so what comes later in time comes later in pages, whatever channel it is of. When
+//! a range holds too much it is halved and asked for again; when it held little the next one is twice as wide.
 
 use super::scripts::{ReadAnswer, Scripts};
 use crate::protocol::channel::ChannelName;
@@ -44,8 +44,8 @@ pub(super) struct Page {
     pub(super) lost: u64,
     /// The server that this data was last settled on.
     pub(super) server: String,
-    /// For each channel, in the order in which they were asked for, the number after which this page is all that there was; what
-    /// was cut off from a channel after it had been read is not missing.
+    /// For each channel, in the order in which they were asked for, the number after which this page is all that
+    /// there was; what was cut off from a channel after it had been read is not missing.
     pub(super) floors: Vec<u64>,
     /// The events in the order of their positions.
     pub(super) events: Vec<(u64, Delivery)>,
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         Self { commands, scripts, max_bytes, channels, low, end, width: u64::MAX, done: false }
     }
 
-    /// The next page; `None` after the last. There is at least one, unless no channel was asked for and no end was said.
+    /// The next page; `None` after the last. There is at least one.
     ///
     /// # Errors
     /// When Redis does not answer, or has begun a new epoch since the first page.

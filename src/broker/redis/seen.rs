@@ -1,9 +1,9 @@
 //! What kind of events a node has seen on which channels, since it subscribed: it decides who must be told after an
 //! interruption.
 //!
-//! 90,000 channels must cost next to nothing here, and the interest holds their names already: this holds 64-bit hashes,
-//! under a random key so that nobody can choose names that collide. Two names that do so by chance (one in 10^9 at
-//! 100,000 channels) share what is known about them.
+//! 90,000 channels must cost next to nothing here, and the interest holds their names already: this holds 64-bit
+//! hashes, under a random key so that nobody can choose names that collide. Two names that do so by chance (one in
+//! 10^9 at 100,000 channels) share what is known about them.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -23,8 +23,8 @@ impl Server {
     pub(super) async fn look(subscriber: &Subscriber) -> Result<Self, String> {
         match subscriber.run::<String>(&::redis::cmd("INFO")).await {
             Ok(text) => Self::read(&text),
-            // A user without this right can still be served: a replica refuses the script that comes next. Only a failover
-            // that loses events unseen by this node goes unnoticed then.
+            // A user without this right can still be served: a replica refuses the script that comes next. Only a
+            // failover that loses events unseen by this node goes unnoticed then.
             Err(CommandError::Refused(why)) => {
                 tracing::warn!(%why, "Redis refuses INFO: a failover cannot be told from a reconnect");
                 Ok(Self::default())
@@ -52,7 +52,8 @@ impl Server {
 mod tests {
     use super::*;
 
-    const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n# Persistence\r\naof_enabled:1\r\n\
+    const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n\
+        # Persistence\r\naof_enabled:1\r\n\
         # Replication\r\nrole:master\r\nmaster_replid:def\r\nmaster_replid2:0000000000000000000000000000000000000000\r\n";
 
     #[test]

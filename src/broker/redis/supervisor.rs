@@ -235,8 +235,9 @@ impl State {
             }
             Ok::<_, End>((wanted, forgotten))
         };
-        // Messages come in meanwhile, and with many channels and much traffic more than can be kept. None of them need be:
-        // durable events are in the history that a later round reads, and whoever could miss a plain one is told below.
+        // Messages come in meanwhile, and with many channels and much traffic more than can be kept. None of them
+        // need be: durable events are in the history that a later round reads, and whoever could miss a plain one is
+        // told below.
         let (wanted, forgotten) = tokio::select! {
             done = filling => done?,
             why = discard(inbox, &tools.keys, &mut self.seen) => return Err(why.into()),

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::fixture::{Fixture, channel, events, publication};
 use crate::support::{Persistence, RedisServer, eventually, secs};
 
-/// A node with one channel of each kind: `durable` and `plain` have had such events, `stored` has a history of which the node
-/// has seen nothing, and on `silent` nothing ever happened.
+/// A node with one channel of each kind: `durable` and `plain` have had such events, `stored` has a history of which
+/// the node has seen nothing, and on `silent` nothing ever happened.
 async fn one_of_each(server: &RedisServer) -> Fixture {
     let mut node = Fixture::redis(server, Config::default());
     node.publish("stored", "before").await;

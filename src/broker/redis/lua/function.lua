@@ -1,8 +1,9 @@
--- FCALL <name> 1 CHANNEL EVENT DATA [KEY [IDEMPOTENCY-KEY [TRACEPARENT]]]: durable publishing for whoever speaks Redis.
--- An empty argument counts as missing. Answers the position. Refuses what the nodes would have to drop: an event that was
--- acknowledged must be one that can be delivered.
+-- FCALL <name> 1 CHANNEL EVENT DATA [KEY [IDEMPOTENCY-KEY [TRACEPARENT]]]: durable publishing for whoever speaks
+-- Redis. An empty argument counts as missing. Answers the position. Refuses what the nodes would have to drop: an
+-- event that was acknowledged must be one that can be delivered.
 
--- Well-formed sequences (RFC 3629, section 4) are replaced by an ASCII letter, the longest first; what is left must be ASCII.
+-- Well-formed sequences (RFC 3629, section 4) are replaced by an ASCII letter, the longest first; what is left must
+-- be ASCII.
 local function utf8(s)
   if not string.find(s, '[\128-\255]') then
     return true

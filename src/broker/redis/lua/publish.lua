@@ -1,5 +1,5 @@
--- KEYS: clock, index. ARGV: history, once, channel, size, ttl in ms; then for each event: channel, idempotency key or '', body.
--- Answers the positions.
+-- KEYS: clock, index. ARGV: history, once, channel, size, ttl in ms; then for each event: channel, idempotency key or
+-- '', body. Answers the positions.
 local names = { clock = KEYS[1], index = KEYS[2], history = ARGV[1], once = ARGV[2], channel = ARGV[3] }
 local batch = begin(names, tonumber(ARGV[4]), tonumber(ARGV[5]), (#ARGV - 5) / 3)
 local positions = {}

@@ -1,7 +1,7 @@
--- KEYS: clock, index. ARGV: history, the last number wanted or '+', how many bytes at most; then for each channel: its name and
--- the number after which it is wanted.
--- Answers epoch, n, lost, the server that the clock was last settled on, 1 when there is more than that many bytes (then
--- nothing else), and for each channel the last number before its history and the frames.
+-- KEYS: clock, index. ARGV: history, the last number wanted or '+', how many bytes at most; then for each channel:
+-- its name and the number after which it is wanted. Answers epoch, n, lost, the server that the clock was last
+-- settled on, 1 when there is more than that many bytes (then nothing else), and for each channel the last number
+-- before its history and the frames.
 local names = { clock = KEYS[1], index = KEYS[2] }
 local clock = open_clock(names, now_ms())
 local server = redis.call('HGET', names.clock, 'server') or ''

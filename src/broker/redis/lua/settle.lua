@@ -1,9 +1,8 @@
--- A node has connected; what does it find? KEYS: clock, index.
--- ARGV: history; server and source: who this is ('' when the node may not ask) and from whom it took over its data ('' when
--- from nobody); safe: 1 when a restart
--- loses nothing; epoch and n: the last that the node knows (0 when it knows none); channel and number of the last durable event
--- that it has seen ('' when none).
--- Answers epoch, n, losses. Only the first node to notice a loss writes it down; its n is past everything ever seen.
+-- A node has connected; what does it find? KEYS: clock, index. ARGV: history; server and source: who this is ('' when
+-- the node may not ask) and from whom it took over its data ('' when from nobody); safe: 1 when a restart loses
+-- nothing; epoch and n: the last that the node knows (0 when it knows none); channel and number of the last durable
+-- event that it has seen ('' when none). Answers epoch, n, losses. Only the first node to notice a loss writes it
+-- down; its n is past everything ever seen.
 local names = { clock = KEYS[1], index = KEYS[2] }
 local now = now_ms()
 local clock = open_clock(names, now)
