@@ -50,18 +50,19 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let broker_name = broker.describe();
     let (node, tasks) =
         Node::start(node_config(&config, files.max_connections), clock, hub, interest, broker, notices);
-    let server = http::Server::bind(http_config(&config, files.max_sockets), Arc::clone(&node))
-        .with_context(|| format!("cannot listen on {} (FANLIGHT_LISTEN)", config.listen))?;
+    let server = http::Server::bind(http_config(&config, files.max_sockets), Arc::clone(&node))?;
     let local = server.local_addr();
+    let admin = server.admin_addr();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.id(),
         address = %local,
+        admin_address = admin.map(tracing::field::display),
         broker = broker_name,
         max_connections = node.max_connections(),
         "node started"
     );
-    banner::print(&config.log, local, &broker_name);
+    banner::print(&config.log, local, admin, &broker_name);
     let (closed, done) = (CancellationToken::new(), CancellationToken::new());
     let serving = tokio::spawn(server.run(closed.clone(), done.clone()));
 
@@ -143,5 +144,11 @@ fn http_config(config: &Config, max_sockets: usize) -> http::Config {
         Origins::Any => AllowedOrigins::Any,
         Origins::These(list) => AllowedOrigins::These(list.iter().map(|o| o.as_str().into()).collect()),
     };
-    http::Config { listen: config.listen, allowed_origins, api_keys: config.api_keys.clone(), max_sockets }
+    http::Config {
+        listen: config.listen,
+        admin_listen: config.admin_listen,
+        allowed_origins,
+        api_keys: config.api_keys.clone(),
+        max_sockets,
+    }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::config::{Log, LogFormat};
 
 /// Prints to standard error, and only where the log is text: machines get the log line.
-pub(super) fn print(log: &Log, address: SocketAddr, broker: &str) {
+pub(super) fn print(log: &Log, address: SocketAddr, admin: Option<SocketAddr>, broker: &str) {
     let text = match log.format {
         LogFormat::Text => true,
         LogFormat::Json => false,
@@ -14,15 +14,17 @@ pub(super) fn print(log: &Log, address: SocketAddr, broker: &str) {
     };
     if text {
         // Nobody reads it then.
-        let _ = std::io::stderr().write_all(message(address, broker, &program()).as_bytes());
+        let _ = std::io::stderr().write_all(message(address, admin, broker, &program()).as_bytes());
     }
 }
 
-fn message(address: SocketAddr, broker: &str, program: &str) -> String {
-    let url = url(address);
-    let there = if url == "http://127.0.0.1:8080" { String::new() } else { format!(" --url {url}") };
+fn message(address: SocketAddr, admin: Option<SocketAddr>, broker: &str, program: &str) -> String {
+    let (admin_url, url) = (url(admin.unwrap_or(address)), url(address));
+    let admin = admin.map(|_| format!(", admin on {admin_url}")).unwrap_or_default();
+    let there =
+        if admin_url == "http://127.0.0.1:8080" { String::new() } else { format!(" --url {admin_url}") };
     format!(
-        "\n  Fanlight is listening on {url} (broker: {broker})\n\n  \
+        "\n  Fanlight is listening on {url}{admin} (broker: {broker})\n\n  \
          Open a stream:     curl -N {url}/api/jobs/stream\n  \
          Publish an event:  {program} publish{there} jobs --event job_progress '{{\"id\":\"42\",\"progress\":50}}'\n\n"
     )
@@ -48,10 +50,14 @@ mod tests {
 
     #[test]
     fn the_lines_can_be_pasted() {
-        let text = message(([0, 0, 0, 0], 8080).into(), "embedded", "fanlight");
+        let text = message(([0, 0, 0, 0], 8080).into(), None, "embedded", "fanlight");
         assert!(text.contains("curl -N http://127.0.0.1:8080/api/jobs/stream"));
         assert!(text.contains("fanlight publish jobs "), "{text}");
-        let text = message(([127, 0, 0, 1], 9000).into(), "embedded", "./fanlight");
+        let text = message(([127, 0, 0, 1], 9000).into(), None, "embedded", "./fanlight");
         assert!(text.contains("./fanlight publish --url http://127.0.0.1:9000 jobs"), "{text}");
+        let admin = Some(([127, 0, 0, 1], 9090).into());
+        let text = message(([0, 0, 0, 0], 8080).into(), admin, "embedded", "fanlight");
+        assert!(text.contains("curl -N http://127.0.0.1:8080/"), "{text}");
+        assert!(text.contains("publish --url http://127.0.0.1:9090 jobs"), "{text}");
     }
 }

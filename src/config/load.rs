@@ -142,7 +142,7 @@ pub fn load(flags: &ArgMatches, environment: &Environment) -> Result<Loaded, Mis
         mistakes.extend(refused.map(|allowed| found.mistake(allowed)));
     }
     if mistakes.is_empty() {
-        mistakes.extend(open_to_the_world(&config, &effective));
+        mistakes.extend(contradictions(&config, &effective));
     }
     if !mistakes.is_empty() {
         return Err(Mistakes(mistakes));
@@ -259,13 +259,23 @@ fn suggestion(name: &str, known: impl Iterator<Item = String>) -> String {
     closest.map(|(_, candidate)| format!("; did you mean {candidate}?")).unwrap_or_default()
 }
 
+/// What each setting allows, and all together do not.
+fn contradictions(config: &Config, effective: &[Effective]) -> Vec<Mistake> {
+    let setting = |name: &str| effective.iter().find(|found| found.setting.name == name);
+    let administered_at = if config.admin_listen.is_some() { "admin-listen" } else { "listen" };
+    let open = setting(administered_at).and_then(|address| open_to_the_world(config, address));
+    let same = config.admin_listen == Some(config.listen) && config.listen.port() != 0;
+    let twice = setting("admin-listen").filter(|_| same);
+    let twice = twice.map(|admin| admin.mistake("another address than --listen (FANLIGHT_LISTEN)"));
+    open.into_iter().chain(twice).collect()
+}
+
 /// A node that anybody can reach must not let anybody publish.
-fn open_to_the_world(config: &Config, effective: &[Effective]) -> Option<Mistake> {
+fn open_to_the_world(config: &Config, address: &Effective) -> Option<Mistake> {
     if !config.is_reachable_from_outside() || !config.is_open() || config.insecure {
         return None;
     }
-    let listen = effective.iter().find(|found| found.setting.name == "listen")?;
-    Some(listen.mistake(
+    Some(address.mistake(
         "an address that only this machine reaches (127.0.0.1), as long as anybody may publish; \
          set --api-keys (FANLIGHT_API_KEYS), or --insecure (FANLIGHT_INSECURE=true) if that is meant",
     ))
@@ -275,7 +285,10 @@ fn open_to_the_world(config: &Config, effective: &[Effective]) -> Option<Mistake
 fn doubts(config: &Config) -> Vec<String> {
     let mut doubts = Vec::new();
     if config.insecure && config.is_open() && config.is_reachable_from_outside() {
-        doubts.push(format!("INSECURE: anybody who reaches {} may publish and administer", config.listen));
+        doubts.push(format!(
+            "INSECURE: anybody who reaches {} may publish and administer",
+            config.administered_at()
+        ));
     }
     if config.api_keys.iter().any(|key| key.expose().len() < GOOD_KEY_LEN) {
         doubts.push(format!("an API key has fewer than {GOOD_KEY_LEN} characters and can be guessed"));

@@ -29,6 +29,8 @@ pub use show::{to_json, to_toml};
 pub struct Config {
     /// Public address.
     pub listen: SocketAddr,
+    /// Where publishing, administration and probes are served instead; none means on the public address.
+    pub admin_listen: Option<SocketAddr>,
     /// The Redis that the cluster shares.
     pub redis: Redis,
     /// Shown in the statistics; unique in the cluster.
@@ -128,6 +130,7 @@ impl Config {
     fn blank() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            admin_listen: None,
             redis: Redis { url: None, prefix: String::new() },
             node_id: values::fresh_node_id(),
             channels: Vec::new(),
@@ -150,14 +153,19 @@ impl Config {
         }
     }
 
-    /// Whether anybody who reaches the address may publish and administer.
+    /// The address that serves publishing and administration.
+    pub fn administered_at(&self) -> SocketAddr {
+        self.admin_listen.unwrap_or(self.listen)
+    }
+
+    /// Whether anybody who reaches that address may publish and administer.
     pub fn is_open(&self) -> bool {
         self.api_keys.is_empty()
     }
 
-    /// Whether other machines can reach the address.
+    /// Whether other machines can reach the address that serves publishing and administration.
     pub fn is_reachable_from_outside(&self) -> bool {
-        !self.listen.ip().to_canonical().is_loopback()
+        !self.administered_at().ip().to_canonical().is_loopback()
     }
 }
 

@@ -110,6 +110,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "admin-listen",
+        placeholder: "IP:PORT",
+        default: Preset::Unset("none: on the public address"),
+        help: "Address that serves publishing, statistics, connections, metrics and probes, and is then the only one",
+        set: |c, v| put(&mut c.admin_listen, values::address(v).map(Some)),
+        ..ROW
+    },
+    Setting {
         name: "redis-url",
         fallbacks: &[Fallback { name: "REDIS_URL", translate: str::to_owned }],
         placeholder: "URL",

@@ -25,9 +25,20 @@ const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// How long requests under way may still take when the server stops.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// A bound listener with its routes.
+/// Sockets kept for the admin address, so that clients cannot shut out who looks after the node.
+const ADMIN_SOCKETS: usize = 64;
+
+/// The bound addresses with their routes.
 pub struct Server {
-    listener: TcpListener,
+    public: Listener,
+    admin: Option<Listener>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One bound address.
+struct Listener {
+    socket: TcpListener,
     local: SocketAddr,
     connections: Connections,
 }
@@ -43,47 +54,64 @@ struct Connections {
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the addresses.
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub fn bind(config: Config, node: Arc<Node>) -> io::Result<Self> {
-        let listener = listen(config.listen)?;
-        let local = listener.local_addr()?;
-        let max_sockets = config.max_sockets;
-        let state = State {
-            node: Arc::clone(&node),
-            api_keys: config.api_keys,
-            allowed_origins: config.allowed_origins,
-            was_ready: AtomicBool::new(false),
+    /// When one cannot be bound; which one is in the error.
+    pub fn bind(config: Config, node: Arc<Node>) -> Result<Self, BindError> {
+        let Config { listen, admin_listen, max_sockets, allowed_origins, api_keys } = config;
+        let was_ready = AtomicBool::new(false);
+        let state = Arc::new(State { node: Arc::clone(&node), api_keys, allowed_origins, was_ready });
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let connections = |router, max_sockets| {
+            let (node, tasks, stop) = (Arc::clone(&node), tasks.clone(), stop.clone());
+            Connections { node, router, tasks, stop, max_sockets }
         };
-        let connections = Connections {
-            node,
-            router: routes::router(Arc::new(state)),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            max_sockets,
+        let Some(admin) = admin_listen else {
+            let public = Listener::bind(listen, connections(routes::everything(&state), max_sockets))?;
+            return Ok(Self { public, admin: None, tasks, stop });
         };
-        Ok(Self { listener, local, connections })
+        let for_clients = max_sockets - ADMIN_SOCKETS.min(max_sockets / 4);
+        let public = Listener::bind(listen, connections(routes::public(&state), for_clients))?;
+        let admin = Listener::bind(admin, connections(routes::admin(&state), max_sockets))?;
+        Ok(Self { public, admin: Some(admin), tasks, stop })
     }
 
-    /// Where it listens.
+    /// The public address.
     pub const fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.public.local
     }
 
-    /// Accepts until `closed`, then closes the listener; requests on open connections are still answered until `done`.
-    /// All of its tasks have ended when this returns.
+    /// The admin address, where it is another one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.local)
+    }
+
+    /// Accepts on the public address until `closed`, and on the admin address until `done`; requests on open connections
+    /// are answered until then. All of its tasks have ended when this returns.
     pub async fn run(self, closed: CancellationToken, done: CancellationToken) {
-        let Self { listener, connections, .. } = self;
-        closed.run_until_cancelled(accept_all(listener, &connections)).await;
-        done.cancelled().await;
-        connections.stop.cancel();
-        connections.tasks.close();
-        if timeout(STOP_LIMIT, connections.tasks.wait()).await.is_err() {
-            tracing::warn!(connections = connections.tasks.len(), "requests under way were cut at the end");
+        let Self { public, admin, tasks, stop } = self;
+        let accept_admin = async {
+            match admin {
+                Some(admin) => drop(done.run_until_cancelled(admin.accept_all()).await),
+                None => done.cancelled().await,
+            }
+        };
+        tokio::join!(closed.run_until_cancelled(public.accept_all()), accept_admin);
+        stop.cancel();
+        tasks.close();
+        if timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "requests under way were cut at the end");
         }
     }
+}
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -94,23 +122,32 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept_all(listener: TcpListener, connections: &Connections) {
-    let mut complained = false;
-    loop {
-        if connections.is_full() {
-            complain(&mut complained, "every file that sockets may have is in use");
-            tokio::time::sleep(FULL_PAUSE).await;
-            continue;
-        }
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                complained = false;
-                connections.open(stream, peer);
-            }
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                complain(&mut complained, &error.to_string());
+impl Listener {
+    fn bind(address: SocketAddr, connections: Connections) -> Result<Self, BindError> {
+        let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (local, socket) = bound.map_err(|source| BindError { address, source })?;
+        Ok(Self { socket, local, connections })
+    }
+
+    async fn accept_all(self) {
+        let Self { socket, connections, .. } = self;
+        let mut complained = false;
+        loop {
+            if connections.is_full() {
+                complain(&mut complained, "every file that sockets may have is in use");
                 tokio::time::sleep(FULL_PAUSE).await;
+                continue;
+            }
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    complained = false;
+                    connections.open(stream, peer);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    complain(&mut complained, &error.to_string());
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
             }
         }
     }

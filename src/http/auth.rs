@@ -1,12 +1,29 @@
 //! Who may publish and administer.
 
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
 use super::State;
 use super::error::ApiError;
 use crate::protocol::secret::Secret;
 
 const API_KEY: &str = "x-api-key";
+
+/// Lets administrators pass.
+pub(super) async fn administrators_only(
+    Extract(state): Extract<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match require_key(&state, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
 
 /// Passes a request that carries one of the configured keys; with none configured, every request (the node then listens
 /// on loopback only, or was told to be open).

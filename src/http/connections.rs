@@ -5,14 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::State as Shared;
-use super::auth::require_key;
 use super::error::ApiError;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::peer::{Filter, MAX_ROWS, Page};
@@ -36,10 +34,8 @@ type MembersQuery = Result<Query<Members>, QueryRejection>;
 /// `GET /api/sse/connections`.
 pub(super) async fn list(
     State(state): State<Arc<Shared>>,
-    headers: HeaderMap,
     query: MembersQuery,
 ) -> Result<Response, ApiError> {
-    require_key(&state, &headers)?;
     let members = members(query)?;
     let page = Page { filter: members.filter()?, after: members.cursor()?, limit: members.limit()? };
     let page = state.node.connections(page).await?;
@@ -51,10 +47,8 @@ pub(super) async fn list(
 /// `DELETE /api/sse/connections/{id}`.
 pub(super) async fn kick_one(
     State(state): State<Arc<Shared>>,
-    headers: HeaderMap,
     id: Result<Path<Uuid>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    require_key(&state, &headers)?;
     let Path(id) = id.map_err(|_| ApiError::bad_request("The id of a connection is a UUID"))?;
     let kicked = state.node.kick(Filter { id: Some(id), ..Filter::default() }).await?;
     if kicked.count == 0 && !kicked.partial {
@@ -67,10 +61,8 @@ pub(super) async fn kick_one(
 /// needed.
 pub(super) async fn kick_matching(
     State(state): State<Arc<Shared>>,
-    headers: HeaderMap,
     query: MembersQuery,
 ) -> Result<Response, ApiError> {
-    require_key(&state, &headers)?;
     let filter = members(query)?.filter()?;
     if filter == Filter::default() {
         return Err(ApiError::bad_request("Say which: ip=, session= or channel="));

@@ -9,8 +9,10 @@ mod connections;
 mod detach;
 mod error;
 mod health;
+mod identify;
 mod origin;
 mod publish;
+mod query;
 mod routes;
 mod streams;
 
@@ -21,14 +23,16 @@ use std::sync::atomic::AtomicBool;
 use crate::node::Node;
 use crate::protocol::secret::Secret;
 
-pub use accept::Server;
+pub use accept::{BindError, Server};
 pub use origin::AllowedOrigins;
 
 /// What the http room is told at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address to listen on.
+    /// The public address.
     pub listen: SocketAddr,
+    /// Where publishing, administration and probes are served instead.
+    pub admin_listen: Option<SocketAddr>,
     /// Which web pages may talk to the node.
     pub allowed_origins: AllowedOrigins,
     /// Keys for publishing and administration; none means open.

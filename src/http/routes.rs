@@ -4,29 +4,64 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::{State, connections, health, origin, publish, streams};
+use super::{State, auth, connections, health, identify, origin, publish, streams};
 
-pub(super) fn router(state: Arc<State>) -> Router {
-    let cors = state.allowed_origins.cors();
-    let foreign = from_fn_with_state(Arc::clone(&state), origin::refuse_foreign);
+type Routes = Router<Arc<State>>;
+
+/// What everybody may ask for, on an address of its own.
+pub(super) fn public(state: &Arc<State>) -> Router {
+    dressed(reading(), state)
+}
+
+/// What is for those who run the node, on an address of its own.
+pub(super) fn admin(state: &Arc<State>) -> Router {
+    dressed(publishing(state).merge(administration(state)).merge(probes()), state)
+}
+
+/// All of it on one address.
+pub(super) fn everything(state: &Arc<State>) -> Router {
+    dressed(reading().merge(publishing(state)).merge(administration(state)).merge(probes()), state)
+}
+
+fn reading() -> Routes {
     Router::new()
         .route("/api/sse/stream", get(streams::multiplexed).head(streams::head))
         .route("/stream", get(streams::multiplexed).head(streams::head))
         .route("/api/jobs/stream", get(streams::jobs).head(streams::head))
-        .route("/api/events", post(publish::publish))
+        .route_layer(from_fn(identify::identify))
+}
+
+fn publishing(state: &State) -> Routes {
+    let max_body = publish::max_body(state.node.max_event_bytes());
+    Router::new().route("/api/events", post(publish::publish)).layer(DefaultBodyLimit::max(max_body))
+}
+
+fn administration(state: &Arc<State>) -> Routes {
+    let guard = from_fn_with_state(Arc::clone(state), auth::administrators_only);
+    Router::new()
         .route("/api/sse/connections", get(connections::list).delete(connections::kick_matching))
         .route("/api/sse/connections/{id}", delete(connections::kick_one))
+        .route_layer(guard)
+}
+
+fn probes() -> Routes {
+    Router::new()
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/health", get(health::health))
+}
+
+/// The answers to unknown paths and methods, and what every request goes through first.
+fn dressed(routes: Routes, state: &Arc<State>) -> Router {
+    let foreign = from_fn_with_state(Arc::clone(state), origin::refuse_foreign);
+    routes
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(DefaultBodyLimit::max(publish::max_body(state.node.max_event_bytes())))
         .layer(foreign)
-        .layer(cors)
-        .with_state(state)
+        .layer(state.allowed_origins.cors())
+        .with_state(Arc::clone(state))
 }

@@ -1,10 +1,9 @@
 //! The stream routes: from a request to a stream's answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, Query, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
@@ -29,7 +28,7 @@ pub(super) struct StreamCall {
     members: Vec<(String, String)>,
     version: Version,
     headers: HeaderMap,
-    peer: SocketAddr,
+    client: Client,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for StreamCall {
@@ -38,24 +37,13 @@ impl<S: Send + Sync> FromRequestParts<S> for StreamCall {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let unreadable = |_| ApiError::bad_request("The query cannot be read");
         let Query(members) = Query::from_request_parts(parts, state).await.map_err(unreadable)?;
-        // Both are put there for every request of every connection; without them there is no socket to stream to.
+        // Both are put there for every request of a stream route; without them there is no socket to stream to.
         let handover = parts.extensions.get::<Handover>().cloned();
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
-        let (Some(handover), Some(peer)) = (handover, peer) else {
+        let client = parts.extensions.get::<Client>().cloned();
+        let (Some(handover), Some(client)) = (handover, client) else {
             return Err(ApiError::bad_request("This connection cannot become a stream"));
         };
-        Ok(Self { handover, members, version: parts.version, headers: parts.headers.clone(), peer })
-    }
-}
-
-impl StreamCall {
-    fn client(&self) -> Client {
-        let agent = self.headers.get(header::USER_AGENT);
-        Client {
-            ip: self.peer.ip().to_canonical(),
-            session: None,
-            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
-        }
+        Ok(Self { handover, members, version: parts.version, headers: parts.headers.clone(), client })
     }
 }
 
@@ -89,7 +77,7 @@ async fn open(
         return Err(ApiError::not_acceptable());
     }
     let last_event_id = last_event_id(&call.members, &call.headers);
-    let request = SubscribeRequest { client: call.client(), channels, named_hello, last_event_id };
+    let request = SubscribeRequest { client: call.client, channels, named_hello, last_event_id };
     let attachment = state.node.subscribe(request).await?;
     let id = HeaderValue::from_str(&attachment.id.to_string()).ok();
     let framing = if call.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Bare };

@@ -85,7 +85,9 @@ pub(super) struct Connection {
     /// The socket took less than it was given; write interest is armed.
     pub(super) blocked: bool,
     pub(super) opened: WheelTick,
+    /// When it is closed in any case, and why.
     pub(super) ends_at: WheelTick,
+    pub(super) end_reason: CloseReason,
     pub(super) last_event: WheelTick,
     /// Last time that the socket took bytes.
     pub(super) last_write: WheelTick,
@@ -119,6 +121,7 @@ impl Connection {
             blocked: false,
             opened: now,
             ends_at: WheelTick::MAX,
+            end_reason: CloseReason::MaxAge,
             last_event: now,
             last_write: now,
             stalled_since: now,

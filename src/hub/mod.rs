@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::protocol::close::CloseReason;
 use crate::protocol::sse::{Block, Framing};
 
@@ -85,6 +85,8 @@ pub struct NewConnection {
     pub id: Uuid,
     /// The first block. Without one the connection is parked: events wait until [`Hub::release`].
     pub hello: Option<Block>,
+    /// Closes with `token_expired` when this comes, if it comes before the greatest age.
+    pub expires_at: Option<Tick>,
     /// Its topics and whatever must be given back when it ends.
     pub membership: Box<dyn Membership>,
 }

@@ -74,6 +74,16 @@ impl Fixture {
     }
 
     async fn connect(&self, topics: &[u32], framing: Framing, hello: Option<&str>) -> Client {
+        self.attach(topics, framing, hello, None).await
+    }
+
+    async fn attach(
+        &self,
+        topics: &[u32],
+        framing: Framing,
+        hello: Option<&str>,
+        expires_at: Option<Tick>,
+    ) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         stream.set_read_timeout(Some(ROUND)).unwrap();
         let new = NewConnection {
@@ -81,6 +91,7 @@ impl Fixture {
             framing,
             id: Uuid::new_v4(),
             hello: hello.map(Block::from_text),
+            expires_at,
             membership: Box::new(Counted {
                 topics: topics.iter().copied().map(topic).collect(),
                 about: About {
@@ -96,6 +107,11 @@ impl Fixture {
 
     async fn bare(&self, topics: &[u32]) -> Client {
         self.connect(topics, Framing::Bare, Some(":hello\n\n")).await
+    }
+
+    async fn expiring(&self, after: Duration) -> Client {
+        let expires_at = Some(self.clock.now().after(after));
+        self.attach(&[0], Framing::Bare, Some(":hello\n\n"), expires_at).await
     }
 
     async fn say(&self, index: u32, n: u64, data: &str) {
@@ -331,6 +347,23 @@ async fn streams_end_at_about_their_greatest_age_and_not_together() {
     for client in &mut clients {
         assert!(client.rest().contains(r#""reason":"max_age","reconnect":true"#));
     }
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_token_expires_and_not_before() {
+    let hub = Fixture::new(&Config { max_age: Duration::from_secs(100), ..config() });
+    let mut expiring = hub.expiring(Duration::from_millis(30_050)).await;
+    let mut expired = hub.expiring(Duration::ZERO).await;
+    let aged = hub.expiring(Duration::from_secs(1_000_000)).await;
+    hub.clock.advance(Duration::from_millis(30_000));
+    hub.until("one expired", |c| c.closed_for(CloseReason::TokenExpired) == 1 && c.connections == 2).await;
+    assert!(expired.rest().contains(r#""reason":"token_expired","reconnect":false"#));
+    hub.clock.advance(Duration::from_millis(200));
+    hub.until("the next too", |c| c.closed_for(CloseReason::TokenExpired) == 2).await;
+    assert!(expiring.rest().contains(r#""reason":"token_expired","reconnect":false"#));
+    hub.clock.advance(Duration::from_secs(90));
+    hub.until("an age comes before", |c| c.closed_for(CloseReason::MaxAge) == 1).await;
+    drop(aged);
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use rand::Rng;
 
 use super::Config;
 use super::connection::{Connection, Phase};
-use super::wheel::{WheelTick, ticks};
+use super::wheel::{WheelTick, ticks, wheel_tick_after};
+use crate::clock::Tick;
+use crate::protocol::close::CloseReason;
 
 /// What is due for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +16,8 @@ pub(super) enum Due {
     Nothing,
     Heartbeat,
     Idle,
-    MaxAge,
+    /// Its age or its token has come to an end.
+    End(CloseReason),
     /// The socket has taken nothing for the send time-out.
     Stalled,
 }
@@ -41,12 +44,24 @@ impl Timers {
     }
 
     /// Sets a new connection's times. The age varies by ±10 % and the heartbeat's phase by half its span: clients that
-    /// came together neither leave together nor are pinged together.
-    pub(super) fn start(&self, connection: &mut Connection, now: WheelTick, rng: &mut impl Rng) {
+    /// came together neither leave together nor are pinged together. What expires does so to the tick.
+    pub(super) fn start(
+        &self,
+        connection: &mut Connection,
+        expires_at: Option<Tick>,
+        now: WheelTick,
+        rng: &mut impl Rng,
+    ) {
         connection.ends_at = match self.max_age {
             NEVER => NEVER,
             age => now.saturating_add((f64::from(age) * rng.random_range(0.9..=1.1)) as WheelTick),
         };
+        if let Some(expires_at) = expires_at.map(wheel_tick_after)
+            && expires_at < connection.ends_at
+        {
+            connection.ends_at = expires_at;
+            connection.end_reason = CloseReason::TokenExpired;
+        }
         if self.heartbeat != NEVER {
             connection.last_write = now.saturating_sub(rng.random_range(0..=self.heartbeat / 2));
         }
@@ -74,7 +89,7 @@ impl Timers {
         } else if matches!(connection.phase, Phase::Closing(_)) {
             Due::Nothing
         } else if connection.ends_at <= now {
-            Due::MaxAge
+            Due::End(connection.end_reason)
         } else if over(connection.last_event, self.idle) {
             Due::Idle
         } else if over(connection.last_write, self.heartbeat) {

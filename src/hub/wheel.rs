@@ -18,6 +18,11 @@ pub(super) fn wheel_tick(tick: Tick) -> WheelTick {
     WheelTick::try_from(tick.as_millis() / GRANULARITY.as_millis() as u64).unwrap_or(WheelTick::MAX)
 }
 
+/// The first wheel tick that is not before `tick`.
+pub(super) fn wheel_tick_after(tick: Tick) -> WheelTick {
+    ticks(Duration::from_millis(tick.as_millis()))
+}
+
 /// A duration in wheel ticks, rounded up.
 pub(super) fn ticks(duration: Duration) -> WheelTick {
     WheelTick::try_from(duration.as_millis().div_ceil(GRANULARITY.as_millis())).unwrap_or(WheelTick::MAX)

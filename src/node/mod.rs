@@ -24,7 +24,7 @@ use crate::admission::Capacity;
 use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
 use crate::hub::{Counters, Hub};
-use crate::protocol::channel::{ChannelName, ChannelPattern};
+use crate::protocol::channel::ChannelPattern;
 use agents::Agents;
 use history::HistoryReader;
 use interest::Interest;
@@ -162,13 +162,5 @@ impl Node {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.hub.drain(self.config.drain).await;
-    }
-
-    /// The plain configured channels: what `all` stands for.
-    fn all_channels(&self) -> impl Iterator<Item = &ChannelName> {
-        self.config.channels.iter().filter_map(|pattern| match pattern {
-            ChannelPattern::Plain(name) => Some(name),
-            ChannelPattern::Family(_) => None,
-        })
     }
 }

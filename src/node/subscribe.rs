@@ -14,9 +14,11 @@ use super::interest::Listening;
 use super::topics::Topic;
 use super::{Node, Refusal};
 use crate::admission::Seat;
+use crate::clock::Tick;
 use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
 use crate::protocol::control::Hello;
+use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
 
 /// How long a handshake waits for the broker to confirm a channel that nobody listened to before. Past it the stream
@@ -32,9 +34,13 @@ pub struct Client {
     /// Its address.
     pub ip: IpAddr,
     /// The token that it chose.
-    pub session: Option<Box<str>>,
+    pub session: Option<SessionToken>,
     /// What it says it is.
     pub user_agent: Option<String>,
+    /// What it may read beyond the channels that anyone may read.
+    pub reads: Vec<ChannelPattern>,
+    /// When that ends, in milliseconds of Unix time; its streams end then.
+    pub expires_at: Option<u64>,
 }
 
 /// What a client wants to hear.
@@ -42,7 +48,7 @@ pub struct Client {
 pub struct SubscribeRequest {
     /// Who asks.
     pub client: Client,
-    /// The channels; empty means all plain configured ones.
+    /// The channels; empty means every plain name that the client may read.
     pub channels: Vec<ChannelName>,
     /// Whether the first block has an `event:` line.
     pub named_hello: bool,
@@ -56,6 +62,7 @@ pub struct Attachment {
     pub id: Uuid,
     pub(super) greeting: Greeting,
     last_event_id: Option<String>,
+    expires_at: Option<Tick>,
     member: Member,
 }
 
@@ -100,30 +107,34 @@ impl Node {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        let channels = self.readable(request.channels)?;
+        let SubscribeRequest { client, channels, named_hello, last_event_id } = request;
+        let Client { ip, session, user_agent, reads, expires_at } = client;
+        let channels = self.readable(channels, &reads)?;
         let seat = self.capacity.take().ok_or(Refusal::Capacity { limit: self.capacity.max() })?;
         let topics: Vec<Topic> =
             channels.iter().map(|channel| Topic { channel: channel.clone(), key: None }).collect();
         let listening = self.interest.listen(&topics);
         self.wait_for_broker(&listening).await;
         let retry_ms = rand::rng().random_range(RETRY_MS);
-        let greeting = Greeting { channels: channels.into(), named: request.named_hello, retry_ms };
-        let Client { ip, session, user_agent } = request.client;
-        let about = About { ip, session, user_agent: user_agent.map(|agent| self.agents.share(&agent)) };
+        let greeting = Greeting { channels: channels.into(), named: named_hello, retry_ms };
+        let user_agent = user_agent.map(|agent| self.agents.share(&agent));
+        let about = About { ip, session: session.map(SessionToken::into_text), user_agent };
         let member = Member { listening, about, _seat: seat };
-        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id: request.last_event_id, member })
+        let expires_at = expires_at.map(|at| self.tick_at(at));
+        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id, expires_at, member })
     }
 
     /// Gives the socket of an admitted stream to the hub, and what it missed to the socket. `None` when the client has
     /// gone meanwhile.
     pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
-        let Attachment { id, greeting, last_event_id, member } = attachment;
+        let Attachment { id, greeting, last_event_id, expires_at, member } = attachment;
         let Socket { stream, framing } = socket;
         let membership = Box::new(member);
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
         // whatever arrives from now on.
         let hello = if last_event_id.is_none() { Some(self.hello(id, &greeting, None)) } else { None };
-        let key = self.hub.attach(NewConnection { stream, framing, id, hello, membership }).await?;
+        let connection = NewConnection { stream, framing, id, hello, expires_at, membership };
+        let key = self.hub.attach(connection).await?;
         if let Some(last_event_id) = last_event_id {
             self.resume(id, key, &greeting, &last_event_id).await;
         }
@@ -142,12 +153,24 @@ impl Node {
         hello.block()
     }
 
-    /// The channels asked for, each once, if all of them may be read.
-    fn readable(&self, channels: Vec<ChannelName>) -> Result<Vec<ChannelName>, Refusal> {
-        let mut wanted: Vec<ChannelName> = Vec::with_capacity(channels.len());
-        let asked = if channels.is_empty() { self.all_channels().cloned().collect() } else { channels };
+    /// The monotonic time of a Unix time in milliseconds; what has passed is now.
+    fn tick_at(&self, unix_millis: u64) -> Tick {
+        let left = unix_millis.saturating_sub(self.clock.unix_millis());
+        self.clock.now().after(Duration::from_millis(left))
+    }
+
+    /// The channels asked for, each once, if all of them are configured or granted by `reads`; without any, the plain
+    /// names of both.
+    fn readable(
+        &self,
+        channels: Vec<ChannelName>,
+        reads: &[ChannelPattern],
+    ) -> Result<Vec<ChannelName>, Refusal> {
+        let allowed = || self.config.channels.iter().chain(reads);
+        let asked = if channels.is_empty() { allowed().filter_map(plain).collect() } else { channels };
+        let mut wanted: Vec<ChannelName> = Vec::with_capacity(asked.len());
         for channel in asked {
-            if !self.config.channels.iter().any(|pattern: &ChannelPattern| pattern.matches(&channel)) {
+            if !allowed().any(|pattern| pattern.matches(&channel)) {
                 return Err(Refusal::Forbidden);
             }
             if !wanted.contains(&channel) {
@@ -167,5 +190,12 @@ impl Node {
         if !listening.confirmed(limit).await && (status.subscribed || !known_before) {
             listening.owe_gap();
         }
+    }
+}
+
+fn plain(pattern: &ChannelPattern) -> Option<ChannelName> {
+    match pattern {
+        ChannelPattern::Plain(name) => Some(name.clone()),
+        ChannelPattern::Family(_) => None,
     }
 }

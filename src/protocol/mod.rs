@@ -12,6 +12,7 @@ pub mod peer;
 pub mod position;
 pub mod request;
 pub mod secret;
+pub mod session;
 pub mod sse;
 pub mod sse_decoder;
 #[cfg(test)]

@@ -64,6 +64,7 @@ fn rooms_import_only_what_they_may() {
 fn files_stay_small() {
     let long: Vec<String> = sources()
         .iter()
+        .filter(|(path, _)| path.file_name().is_none_or(|name| name != "tests.rs"))
         .map(|(path, text)| (path, text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count()))
         .filter(|(_, lines)| *lines > MAX_LINES)
         .map(|(path, lines)| format!("src/{}: {lines} lines before its tests", path.display()))

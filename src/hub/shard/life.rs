@@ -26,7 +26,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Shard {
     pub(super) fn attach(&mut self, new: NewConnection, reply: oneshot::Sender<ConnectionKey>) {
-        let NewConnection { stream, framing, id, hello, membership } = new;
+        let NewConnection { stream, framing, id, hello, expires_at, membership } = new;
         let entry = self.connections.vacant_entry();
         let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let mut stream = match prepare(stream) {
@@ -41,7 +41,7 @@ impl Shard {
         }
         self.generation = self.generation.wrapping_add(1);
         let mut connection = Connection::new(stream, framing, id, membership, self.generation, self.now);
-        self.timers.start(&mut connection, self.now, &mut self.rng);
+        self.timers.start(&mut connection, expires_at, self.now, &mut self.rng);
         connection.places =
             connection.membership.topics().iter().map(|topic| self.subscribers.add(*topic, slot)).collect();
         match hello {

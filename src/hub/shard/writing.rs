@@ -106,7 +106,7 @@ impl Shard {
                     self.flush(slot);
                 }
                 Due::Idle => self.end(slot, CloseReason::IdleTimeout),
-                Due::MaxAge => self.end(slot, CloseReason::MaxAge),
+                Due::End(reason) => self.end(slot, reason),
                 Due::Stalled => self.remove(slot, Cause::Server(CloseReason::SlowConsumer)),
             }
         }

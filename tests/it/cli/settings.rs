@@ -20,6 +20,7 @@ fn every_flag_variable_and_default_is_in_the_help() {
     assert_eq!(help.code, 0);
     let expected = [
         ("--listen", "FANLIGHT_LISTEN, PORT", "127.0.0.1:8080"),
+        ("--admin-listen", "FANLIGHT_ADMIN_LISTEN", "none"),
         ("--redis-url", "FANLIGHT_REDIS_URL, REDIS_URL", "none"),
         ("--redis-prefix", "FANLIGHT_REDIS_PREFIX", "fanlight:"),
         ("--node-id", "FANLIGHT_NODE_ID", "host name"),
@@ -111,15 +112,18 @@ fn an_open_node_beyond_loopback_is_refused_and_told_what_to_set() {
     for part in ["--listen is \"0.0.0.0:0\"", "FANLIGHT_API_KEYS", "--insecure"] {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
+    let elsewhere = ["config", "check", "--listen", "0.0.0.0:80", "--admin-listen"];
+    let refused = run(&[&elsewhere[..], &["0.0.0.0:81"]].concat(), &[]);
+    assert!(refused.stderr.contains("--admin-listen is \"0.0.0.0:81\""), "{}", refused.stderr);
+    assert_eq!(run(&[&elsewhere[..], &["127.0.0.1:81"]].concat(), &[]).code, 0);
+    assert_eq!(run(&[&elsewhere[..], &["0.0.0.0:80", "--insecure"]].concat(), &[]).code, 2, "the same twice");
     assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0", "--insecure"], &[]).code, 0);
     assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0"], &[("FANLIGHT_API_KEYS", "k")]).code, 0);
 }
 
 #[test]
 fn settings_of_later_versions_are_not_accepted_yet() {
-    for flag in
-        ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8", "--jwt-secret=x", "--admin-listen=127.0.0.1:1"]
-    {
+    for flag in ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8", "--jwt-secret=x"] {
         assert_eq!(run(&["config", "check", flag], &[]).code, 2, "{flag}");
     }
 }

@@ -52,6 +52,7 @@ pub(crate) struct NodeBuilder {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     open_files: Option<(u64, u64)>,
+    admin: bool,
 }
 
 impl NodeBuilder {
@@ -83,6 +84,12 @@ impl NodeBuilder {
         self
     }
 
+    /// With an address of its own for publishing, administration and probes.
+    pub(crate) fn admin(mut self) -> Self {
+        self.admin = true;
+        self
+    }
+
     /// Starts it and waits until `/readyz` is 200.
     pub(crate) async fn start(self) -> Node {
         let mut node = self.start_unready().await;
@@ -93,7 +100,7 @@ impl NodeBuilder {
     /// Starts it and waits until `/livez` is 200: for nodes without a Redis that works.
     pub(crate) async fn start_unready(self) -> Node {
         loop {
-            let mut node = self.spawn(free_port());
+            let mut node = self.spawn(free_port(), self.admin.then(free_port));
             // Somebody else may take the port between the look and the start: then the node ends and says so.
             if node.lives().await {
                 return node;
@@ -106,7 +113,7 @@ impl NodeBuilder {
         }
     }
 
-    fn spawn(&self, port: u16) -> Node {
+    fn spawn(&self, port: u16, admin: Option<u16>) -> Node {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("node.log");
         let output = std::fs::File::create(&log).unwrap();
@@ -118,10 +125,12 @@ impl NodeBuilder {
             .arg("serve")
             .args(&self.args)
             .env("FANLIGHT_LISTEN", loopback(port).to_string())
+            .envs(admin.map(|port| ("FANLIGHT_ADMIN_LISTEN", loopback(port).to_string())))
             .envs(self.settings.iter().cloned())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
-        Node { process: Process::spawn(&mut command), addr: loopback(port), log, _dir: dir }
+        let (addr, admin) = (loopback(port), loopback(admin.unwrap_or(port)));
+        Node { process: Process::spawn(&mut command), addr, admin, log, _dir: dir }
     }
 }
 
@@ -130,6 +139,7 @@ impl NodeBuilder {
 pub(crate) struct Node {
     process: Process,
     addr: SocketAddr,
+    admin: SocketAddr,
     log: PathBuf,
     _dir: TempDir,
 }
@@ -137,7 +147,7 @@ pub(crate) struct Node {
 impl Node {
     /// A node with an embedded broker, unless told otherwise.
     pub(crate) fn builder() -> NodeBuilder {
-        NodeBuilder { settings: Vec::new(), args: Vec::new(), open_files: None }
+        NodeBuilder { settings: Vec::new(), args: Vec::new(), open_files: None, admin: false }
             .set("FANLIGHT_LOG", "info,fanlight=debug")
     }
 
@@ -157,6 +167,11 @@ impl Node {
         self.addr
     }
 
+    /// Where it is administered; its public address unless told otherwise.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// `http://127.0.0.1:<port>`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
@@ -174,7 +189,7 @@ impl Node {
 
     /// Waits until `/readyz` is 200.
     pub(crate) async fn ready(&mut self, within: Duration) {
-        let addr = self.addr;
+        let addr = self.admin;
         let process = &mut self.process;
         eventually("/readyz is 200", within, async || {
             if let Some(status) = process.status() {
@@ -191,7 +206,7 @@ impl Node {
 
     /// Waits until `/livez` is 200; false when the process ended instead.
     async fn lives(&mut self) -> bool {
-        let addr = self.addr;
+        let addr = self.admin;
         let process = &mut self.process;
         eventually("/livez is 200", secs(20), async || {
             if process.status().is_some() {
@@ -218,9 +233,8 @@ impl Node {
 
     /// Publishes through `POST /api/events`; returns the position.
     pub(crate) async fn publish(&self, channel: &str, event: &str, data: &Value) -> String {
-        let answer = self
-            .send(&Request::post("/api/events", &json!({ "channel": channel, "event": event, "data": data })))
-            .await;
+        let body = json!({ "channel": channel, "event": event, "data": data });
+        let answer = Request::post("/api/events", &body).send(self.admin).await.unwrap();
         assert_eq!(answer.status(), 202, "{}", answer.text());
         answer.json()["id"].as_str().expect("an id").to_owned()
     }

@@ -1,0 +1,82 @@
+//! Who asks to read: the client's address and its session. Whether it comes in is decided in the node.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::query;
+use crate::node::Client;
+use crate::protocol::session::SessionToken;
+
+const SESSION_TOKEN: &str = "x-session-token";
+
+/// Puts a [`Client`] into the request's extensions, or refuses.
+pub(super) async fn identify(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match client(peer, request.headers(), request.uri()) {
+        Ok(client) => {
+            request.extensions_mut().insert(client);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn client(peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
+    let agent = headers.get(header::USER_AGENT);
+    Ok(Client {
+        ip: peer.ip().to_canonical(),
+        session: session(headers, uri)?,
+        user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+        reads: Vec::new(),
+        expires_at: None,
+    })
+}
+
+/// The session of the header, which wins, or of the query.
+fn session(headers: &HeaderMap, uri: &Uri) -> Result<Option<SessionToken>, ApiError> {
+    let header =
+        headers.get(SESSION_TOKEN).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let given = header.map_or_else(|| query::member(uri, "session"), |header| Ok(Some(header)))?;
+    let parse = |text: String| SessionToken::parse(&text);
+    given.map(parse).transpose().map_err(|error| ApiError::bad_request(format!("The session: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session_of(header: Option<&'static str>, uri: &'static str) -> Result<Option<String>, ApiError> {
+        let mut headers = HeaderMap::new();
+        header.map(|value| headers.insert(SESSION_TOKEN, value.parse().unwrap()));
+        session(&headers, &Uri::from_static(uri)).map(|token| token.map(|token| token.to_string()))
+    }
+
+    #[test]
+    fn the_header_wins_over_the_query() {
+        assert_eq!(session_of(None, "/stream"), Ok(None));
+        assert_eq!(session_of(None, "/stream?session=a"), Ok(Some("a".to_owned())));
+        assert_eq!(session_of(Some("b"), "/stream?session=a"), Ok(Some("b".to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_session_token_is_refused_and_not_ignored() {
+        for (header, uri) in [
+            (None, "/?session="),
+            (None, "/?session=a%0Ab"),
+            (None, "/?session=a&session=b"),
+            (Some(""), "/"),
+            (Some("é"), "/"),
+            (Some("a b"), "/?session=a"),
+        ] {
+            assert!(session_of(header, uri).is_err(), "{header:?} {uri}");
+        }
+    }
+}
