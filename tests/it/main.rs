@@ -8,8 +8,16 @@
 )]
 
 mod auth;
+mod bad_input;
 mod broker;
 mod cli;
+mod drain;
+mod fanout;
 mod foreign_parsers;
+mod leaks;
+mod limits_of_files;
+mod proxies;
+mod redis_faults;
 mod rooms;
+mod slow_consumer;
 mod support;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What a [`TcpProxy`] does to the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,28 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// Passes nothing on in either direction and closes nothing; what was sent meanwhile goes on when it ends.
     BlackHole,
-    /// Passes requests on and throws the answers away.
+    /// Passes requests on and throws the answers away. Cut before it ends: no network drops bytes out of the middle of a
+    /// connection.
     SwallowAnswers,
     /// Closes every new connection at once.
     Refuse,
+}
+
+/// The connections that stand since the last cut.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    cut: CancellationToken,
+    relays: TaskTracker,
+}
+
+impl Standing {
+    /// Cuts what stands and begins anew. When it returns, not a byte comes through any more.
+    async fn cut(current: &watch::Sender<Self>) {
+        let old = current.send_replace(Self::default());
+        old.cut.cancel();
+        old.relays.close();
+        old.relays.wait().await;
+    }
 }
 
 /// The proxy; all its connections are cut when it is dropped.
@@ -31,7 +50,7 @@ pub(crate) enum Fault {
 pub(crate) struct TcpProxy {
     addr: SocketAddr,
     fault: watch::Sender<Fault>,
-    cut: watch::Sender<CancellationToken>,
+    standing: watch::Sender<Standing>,
     target: watch::Sender<SocketAddr>,
     tasks: JoinSet<()>,
 }
@@ -42,11 +61,11 @@ impl TcpProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (fault, faults) = watch::channel(Fault::None);
-        let (cut, cuts) = watch::channel(CancellationToken::new());
+        let (standing, generations) = watch::channel(Standing::default());
         let (target, targets) = watch::channel(target);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, targets, faults, cuts));
-        Self { addr, fault, cut, target, tasks }
+        tasks.spawn(accept(listener, targets, faults, generations));
+        Self { addr, fault, standing, target, tasks }
     }
 
     /// Where it listens.
@@ -65,21 +84,27 @@ impl TcpProxy {
     }
 
     /// Cuts every connection that stands.
-    pub(crate) fn cut(&self) {
-        self.cut.send_replace(CancellationToken::new()).cancel();
+    pub(crate) async fn cut(&self) {
+        Standing::cut(&self.standing).await;
     }
 
     /// Cuts every connection once in every `period`, until the proxy is dropped.
     pub(crate) fn cut_every(&mut self, period: Duration) {
-        let cut = self.cut.clone();
+        let standing = self.standing.clone();
         self.tasks.spawn(async move {
             let mut ticks = interval(period);
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                cut.send_replace(CancellationToken::new()).cancel();
+                Standing::cut(&standing).await;
             }
         });
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        self.standing.borrow().cut.cancel();
     }
 }
 
@@ -87,18 +112,16 @@ async fn accept(
     listener: TcpListener,
     targets: watch::Receiver<SocketAddr>,
     faults: watch::Receiver<Fault>,
-    cuts: watch::Receiver<CancellationToken>,
+    generations: watch::Receiver<Standing>,
 ) {
-    let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        while connections.try_join_next().is_some() {}
-        let (target, faults, cut) = (*targets.borrow(), faults.clone(), cuts.borrow().clone());
+        let (target, faults, standing) = (*targets.borrow(), faults.clone(), generations.borrow().clone());
         if *faults.borrow() == Fault::Refuse {
             continue;
         }
-        connections.spawn(async move {
-            let _ = cut.run_until_cancelled(relay(client, target, faults)).await;
+        standing.relays.spawn(async move {
+            let _ = standing.cut.run_until_cancelled(relay(client, target, faults)).await;
         });
     }
 }
@@ -166,7 +189,7 @@ mod tests {
         let mut held_back = [0; 7];
         timeout(secs(5), stream.read_exact(&mut held_back)).await.unwrap().unwrap();
         assert_eq!(ask(&mut stream, secs(5)).await, Some(7));
-        proxy.cut();
+        proxy.cut().await;
         assert_eq!(ask(&mut stream, secs(5)).await, None);
         proxy.set(Fault::Refuse);
         let mut refused = TcpStream::connect(proxy.addr()).await.unwrap();

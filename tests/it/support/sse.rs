@@ -82,13 +82,20 @@ impl Decoder {
     /// # Panics
     /// When a line is not UTF-8.
     pub(crate) fn push(&mut self, bytes: &[u8], blocks: &mut VecDeque<Block>) {
-        for &byte in bytes {
-            let lf_of_crlf = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
-            match byte {
-                _ if lf_of_crlf => {}
-                b'\r' | b'\n' => self.end_line(blocks),
-                _ => self.line.push(byte),
+        let mut rest = bytes;
+        while let Some(&first) = rest.first() {
+            if std::mem::take(&mut self.after_cr) && first == b'\n' {
+                rest = &rest[1..];
+                continue;
             }
+            let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
+                self.line.extend_from_slice(rest);
+                return;
+            };
+            self.line.extend_from_slice(&rest[..end]);
+            self.end_line(blocks);
+            self.after_cr = rest[end] == b'\r';
+            rest = &rest[end + 1..];
         }
     }
 

@@ -43,7 +43,8 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    /// Opens `count` streams of `path`, spread evenly over `nodes` and over source addresses 127.0.1.x.
+    /// Opens `count` streams of `path`, spread evenly over `nodes` and over source addresses 127.0.1.x, and waits for the
+    /// first block of each.
     ///
     /// # Panics
     /// When one is not answered with 200.
@@ -53,18 +54,18 @@ impl Swarm {
         Self::open_all(all).await
     }
 
-    /// Opens one stream for each request.
+    /// Opens one stream for each request and waits for the first block of each.
     ///
     /// # Panics
     /// When one is not answered with 200.
     pub(crate) async fn open_all(requests: Vec<(SocketAddr, SseRequest)>) -> Self {
         let mut swarm = Self::default();
         let mut opening = JoinSet::new();
-        for (index, (to, request)) in requests.into_iter().enumerate() {
+        for (to, request) in requests {
             if opening.len() == OPENING {
                 swarm.add(opening.join_next().await.unwrap().unwrap());
             }
-            opening.spawn(async move { (index, request.open(to).await) });
+            opening.spawn(async move { greeted(request.open(to).await).await });
         }
         while let Some(opened) = opening.join_next().await {
             swarm.add(opened.unwrap());
@@ -72,7 +73,7 @@ impl Swarm {
         swarm
     }
 
-    fn add(&mut self, (_, client): (usize, SseClient)) {
+    fn add(&mut self, client: SseClient) {
         let log = Arc::new(Mutex::new(Log::default()));
         self.logs.push(Arc::clone(&log));
         self.aborts.push(self.tasks.spawn(follow(client, log)));
@@ -135,12 +136,19 @@ pub(crate) fn source(i: usize) -> Ipv4Addr {
 }
 
 fn brief(log: &Log) -> String {
-    let names: Vec<_> = log.events.iter().rev().take(5).map(|e| (e.name(), e.text())).collect();
+    let short = |text: &str| text.chars().take(80).collect::<String>();
+    let names: Vec<_> = log.events.iter().rev().take(5).map(|e| (e.name(), short(e.text()))).collect();
     format!("{} events, the last {names:?}, {} pings, end {:?}", log.events.len(), log.pings, log.ended)
 }
 
+/// A stream is subscribed when its first block is here, not when its head is.
+async fn greeted(mut client: SseClient) -> SseClient {
+    let hello = client.next_event(secs(20)).await.expect("a first block");
+    assert!(hello.text().contains("hello"), "{hello:?}");
+    client
+}
+
 async fn follow(mut client: SseClient, log: Arc<Mutex<Log>>) {
-    let mut greeted = false;
     loop {
         let next = client.next_block(secs(3600)).await;
         let mut log = log.lock().unwrap();
@@ -148,8 +156,7 @@ async fn follow(mut client: SseClient, log: Arc<Mutex<Log>>) {
             Ok(block) => {
                 log.retry = block.retry.or(log.retry);
                 match block.is_event() {
-                    true if std::mem::replace(&mut greeted, true) => log.events.push(block),
-                    true => {}
+                    true => log.events.push(block),
                     false => log.pings += usize::from(!block.comments.is_empty()),
                 }
             }
