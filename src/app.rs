@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Verifier;
 use crate::broker::{self, Broker, Notice};
 use crate::clock::Clock;
 use crate::config::{Config, Origins};
-use crate::http::{self, AllowedOrigins};
+use crate::http::{self, AllowedOrigins, Recognition};
 use crate::hub::{self, Hub};
 use crate::node::interest::Interest;
 use crate::node::{self, Node};
@@ -48,9 +49,16 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let interest = Interest::new(clock.clone());
     let Started { broker, notices, owner } = start_broker(&config, &clock, &interest)?;
     let broker_name = broker.describe();
-    let (node, tasks) =
-        Node::start(node_config(&config, files.max_connections), clock, hub, interest, broker, notices);
-    let server = http::Server::bind(http_config(&config, files.max_sockets), Arc::clone(&node))?;
+    let (node, tasks) = Node::start(
+        node_config(&config, files.max_connections),
+        clock.clone(),
+        hub,
+        interest,
+        broker,
+        notices,
+    );
+    let (tokens, reloading) = Verifier::start(config.tokens.clone(), clock.clone());
+    let server = http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))?;
     let local = server.local_addr();
     let admin = server.admin_addr();
     tracing::info!(
@@ -83,7 +91,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     done.cancel();
     // Fails only when the server's task panicked, which the panic hook has reported.
     let _ = serving.await;
-    drop(tasks);
+    drop((tasks, reloading));
     if let Some(owner) = owner {
         owner.shutdown().await;
     }
@@ -138,17 +146,19 @@ fn node_config(config: &Config, max_connections: usize) -> node::Config {
     }
 }
 
-fn http_config(config: &Config, max_sockets: usize) -> http::Config {
+fn http_config(config: &Config, tokens: Option<Arc<Verifier>>, max_sockets: usize) -> http::Config {
     let allowed_origins = match &config.allowed_origins {
         Origins::Same => AllowedOrigins::Same,
         Origins::Any => AllowedOrigins::Any,
         Origins::These(list) => AllowedOrigins::These(list.iter().map(|o| o.as_str().into()).collect()),
     };
+    let recognition =
+        Recognition { api_keys: config.api_keys.clone(), tokens, require_token: config.require_token };
     http::Config {
         listen: config.listen,
         admin_listen: config.admin_listen,
         allowed_origins,
-        api_keys: config.api_keys.clone(),
+        recognition,
         max_sockets,
     }
 }

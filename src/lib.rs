@@ -8,6 +8,7 @@
 //! - [`broker`]: pub/sub and history behind one trait, in memory or in Redis.
 //! - [`redis`]: Redis connections, key names, scripts, backoff.
 //! - [`admission`]: may this connection come in.
+//! - [`auth`]: who a token speaks for.
 //! - [`node`]: the use cases: subscribe, publish, interest, drain.
 //! - [`http`]: routes, status codes, the accept loop, the detach.
 //! - [`config`]: every setting, from flags, environment and file.
@@ -18,6 +19,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -11,6 +11,7 @@ mod reconnect;
 mod serve;
 mod settings;
 mod subscribe;
+mod token;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -33,6 +34,8 @@ pub enum Action {
     Bench(bench::Bench),
     /// Look at the settings.
     Settings(settings::Settings),
+    /// Sign a token.
+    Token(token::Token),
 }
 
 /// Why the program ends without having done what was asked.
@@ -65,6 +68,7 @@ pub fn command() -> Command {
             publish::command(),
             subscribe::command(),
             settings::command(),
+            token::command(),
             bench::command(),
         ])
 }
@@ -85,6 +89,7 @@ pub fn parse(
         "publish" => publish::Publish::parse(matches, environment).map(Action::Publish),
         "subscribe" => subscribe::Subscribe::parse(matches, environment).map(Action::Subscribe),
         "bench" => bench::Bench::parse(matches, environment).map(Action::Bench),
+        "token" => token::Token::parse(matches, environment).map(Action::Token),
         "config" => settings::Settings::parse(matches, environment).map(Action::Settings),
         _ => serve::parse(matches, environment).map(Action::Serve),
     }
@@ -102,6 +107,7 @@ impl Action {
             Self::Subscribe(subscribe) => block_on(subscribe.run()),
             Self::Bench(bench) => bench.run(),
             Self::Settings(settings) => settings.run(),
+            Self::Token(token) => token.run(),
         }
     }
 }

@@ -28,10 +28,11 @@ pub(super) struct NodeClient {
     http: reqwest::Client,
     base: Url,
     api_key: Option<Secret>,
+    token: Option<Secret>,
 }
 
-/// `--url` and `--api-key`.
-pub(super) fn arguments() -> [Arg; 2] {
+/// `--url`, `--api-key` and `--token`.
+pub(super) fn arguments() -> [Arg; 3] {
     let url = Arg::new("url")
         .long("url")
         .value_name("URL")
@@ -40,7 +41,11 @@ pub(super) fn arguments() -> [Arg; 2] {
         .long("api-key")
         .value_name("KEY")
         .help("Key for publishing and administration; prefer the variable [env: FANLIGHT_API_KEY]");
-    [url, key]
+    let token = Arg::new("token")
+        .long("token")
+        .value_name("TOKEN")
+        .help("Token for what it allows; prefer the variable [env: FANLIGHT_TOKEN]");
+    [url, key, token]
 }
 
 impl NodeClient {
@@ -48,7 +53,9 @@ impl NodeClient {
         let given = flag_or_variable(matches, "url", environment, "FANLIGHT_URL");
         let base = given.as_deref().unwrap_or(DEFAULT_URL);
         let api_key = flag_or_variable(matches, "api-key", environment, "FANLIGHT_API_KEY");
-        Self::new(base, api_key.map(Secret::new))
+        let token = flag_or_variable(matches, "token", environment, "FANLIGHT_TOKEN");
+        let client = Self::new(base, api_key.map(Secret::new))?;
+        Ok(Self { token: token.map(Secret::new), ..client })
     }
 
     /// A client for the node at `base`, which may have a path of its own (a proxy's prefix).
@@ -70,15 +77,19 @@ impl NodeClient {
             http = http.no_proxy(); // HTTP_PROXY is about other machines
         }
         let http = http.build().map_err(|error| Failure::Failed(error.into()))?;
-        Ok(Self { http, base, api_key })
+        Ok(Self { http, base, api_key, token: None })
     }
 
     /// A request to `path`, which is relative to the base (`api/events`).
     pub(super) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
         let url = self.base.join(path).map_err(|error| Failure::Usage(format!("--url: {error}")))?;
         let request = self.http.request(method, url);
-        Ok(match &self.api_key {
+        let request = match &self.api_key {
             Some(key) => request.header("x-api-key", key.expose()),
+            None => request,
+        };
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
             None => request,
         })
     }
@@ -134,7 +145,9 @@ pub(super) async fn refusal(response: Response) -> String {
         (None, _) => status.to_string(),
     };
     match status {
-        StatusCode::UNAUTHORIZED => format!("refused: {words}; set --api-key or FANLIGHT_API_KEY"),
+        StatusCode::UNAUTHORIZED => {
+            format!("refused: {words}; set --api-key (FANLIGHT_API_KEY) or --token (FANLIGHT_TOKEN)")
+        }
         StatusCode::NOT_FOUND => format!("refused: {words}; is this a Fanlight node?"),
         _ => format!("refused: {words}"),
     }

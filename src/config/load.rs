@@ -6,22 +6,25 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches};
 
-use super::Config;
 use super::mistake::{Mistake, Mistakes};
 use super::table::{LIST, Preset, SETTINGS, SWITCH, Secrecy, Setting};
+use super::{Config, keys};
 
 /// The flag that names the file.
 pub const CONFIG_FLAG: &str = "config";
 const CONFIG_VARIABLE: &str = "FANLIGHT_CONFIG";
 
 /// Variables with our prefix that are not settings of a node.
-const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "FANLIGHT_URL", "FANLIGHT_API_KEY"];
+const OTHER_VARIABLES: [&str; 4] = [CONFIG_VARIABLE, "FANLIGHT_URL", "FANLIGHT_API_KEY", "FANLIGHT_TOKEN"];
 
 /// Set by Kubernetes in every container when there is a service called `fanlight`; nobody's mistake.
 const KUBERNETES_VARIABLES: [&str; 2] = ["FANLIGHT_SERVICE_", "FANLIGHT_PORT"];
 
 /// A shorter key is warned about: it can be guessed.
 const GOOD_KEY_LEN: usize = 16;
+
+/// A shorter secret for HS256 is warned about: any token tells whether a guess was right.
+const GOOD_SECRET_LEN: usize = 32;
 
 /// The environment as a value, so that tests pass their own.
 pub type Environment = BTreeMap<String, String>;
@@ -79,8 +82,13 @@ impl Effective {
     }
 
     fn mistake(&self, allowed: impl Into<String>) -> Mistake {
-        let secret = self.setting.secrecy != Secrecy::Open;
-        Mistake::new(self.given_name(), self.text.as_deref().unwrap_or_default(), secret, allowed)
+        let text = self.text.as_deref().unwrap_or_default();
+        let secret = match self.setting.secrecy {
+            Secrecy::Open => false,
+            Secrecy::Secret | Secrecy::Url => true,
+            Secrecy::Pem => keys::is_pem(text),
+        };
+        Mistake::new(self.given_name(), text, secret, allowed)
     }
 }
 
@@ -267,7 +275,14 @@ fn contradictions(config: &Config, effective: &[Effective]) -> Vec<Mistake> {
     let same = config.admin_listen == Some(config.listen) && config.listen.port() != 0;
     let twice = setting("admin-listen").filter(|_| same);
     let twice = twice.map(|admin| admin.mistake("another address than --listen (FANLIGHT_LISTEN)"));
-    open.into_iter().chain(twice).collect()
+    let nobody = setting("require-token").filter(|_| config.require_token && config.tokens.is_empty());
+    let nobody = nobody.map(|require| {
+        require.mistake(
+            "false, as long as no token can be checked; set --jwt-secret (FANLIGHT_JWT_SECRET), --jwt-public-key or \
+             --jwks-file",
+        )
+    });
+    open.into_iter().chain(twice).chain(nobody).collect()
 }
 
 /// A node that anybody can reach must not let anybody publish.
@@ -277,7 +292,8 @@ fn open_to_the_world(config: &Config, address: &Effective) -> Option<Mistake> {
     }
     Some(address.mistake(
         "an address that only this machine reaches (127.0.0.1), as long as anybody may publish; \
-         set --api-keys (FANLIGHT_API_KEYS), or --insecure (FANLIGHT_INSECURE=true) if that is meant",
+         set --api-keys (FANLIGHT_API_KEYS) or --jwt-secret (FANLIGHT_JWT_SECRET), or --insecure \
+         (FANLIGHT_INSECURE=true) if that is meant",
     ))
 }
 
@@ -293,6 +309,12 @@ fn doubts(config: &Config) -> Vec<String> {
     if config.api_keys.iter().any(|key| key.expose().len() < GOOD_KEY_LEN) {
         doubts.push(format!("an API key has fewer than {GOOD_KEY_LEN} characters and can be guessed"));
     }
+    if config.tokens.secret.as_ref().is_some_and(|secret| secret.expose().len() < GOOD_SECRET_LEN) {
+        doubts.push(format!(
+            "jwt-secret has fewer than {GOOD_SECRET_LEN} bytes: whoever sees one token can find it by guessing \
+             (RFC 7518, section 3.2)"
+        ));
+    }
     if config.streams.buffer_bytes < config.max_event_bytes {
         doubts.push(
             "buffer-bytes is below max-event-bytes: one large event closes a client that waits".to_owned(),
@@ -302,7 +324,9 @@ fn doubts(config: &Config) -> Vec<String> {
 }
 
 fn unknown_variables(environment: &Environment) -> Vec<String> {
-    let known = || SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned));
+    let fallbacks = || SETTINGS.iter().flat_map(|setting| setting.fallbacks).map(|f| f.name.to_owned());
+    let settings = || SETTINGS.iter().map(Setting::variable).chain(fallbacks());
+    let known = || settings().chain(OTHER_VARIABLES.map(str::to_owned));
     let unknown = environment.keys().filter(|name| {
         name.starts_with("FANLIGHT_")
             && !KUBERNETES_VARIABLES.iter().any(|prefix| name.starts_with(prefix))

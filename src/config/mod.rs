@@ -2,8 +2,10 @@
 //!
 //! [`table`] is the single source: flags, environment names, file keys, defaults, allowed values and help all come from
 //! its rows. [`load`] reads the sources (flag over environment over file over default) and reports every mistake at once.
-//! This room opens nothing but the file: it does not connect, bind or raise limits.
+//! This room opens nothing but that file and the files of keys that settings name: it does not connect, bind or raise
+//! limits.
 
+mod keys;
 mod load;
 mod mistake;
 mod origin;
@@ -15,6 +17,7 @@ mod values;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::auth;
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
 
@@ -51,6 +54,10 @@ pub struct Config {
     pub insecure: bool,
     /// Keys for publishing and administration; none means open.
     pub api_keys: Vec<Secret>,
+    /// Keys that tokens of subscribers, publishers and administrators are checked against.
+    pub tokens: auth::Config,
+    /// Nobody subscribes without a token.
+    pub require_token: bool,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -149,6 +156,8 @@ impl Config {
             allowed_origins: Origins::Same,
             insecure: false,
             api_keys: Vec::new(),
+            tokens: auth::Config::default(),
+            require_token: false,
             log: Log { filter: String::new(), format: LogFormat::Auto },
         }
     }
@@ -160,7 +169,7 @@ impl Config {
 
     /// Whether anybody who reaches that address may publish and administer.
     pub fn is_open(&self) -> bool {
-        self.api_keys.is_empty()
+        self.api_keys.is_empty() && self.tokens.is_empty()
     }
 
     /// Whether other machines can reach the address that serves publishing and administration.

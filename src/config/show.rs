@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::RedisUrl;
 use super::load::{Effective, Loaded, Source};
 use super::table::{LIST, Preset, SWITCH, Secrecy};
+use super::{RedisUrl, keys};
 use crate::protocol::secret::MASK;
 
 /// A TOML file that `--config` takes, with the source of each setting as a comment. What is masked or unset stands in a
@@ -35,6 +35,8 @@ fn shown(found: &Effective, text: &str) -> (String, bool) {
     match found.setting.secrecy {
         Secrecy::Open => (text.to_owned(), false),
         Secrecy::Secret => (MASK.to_owned(), true),
+        Secrecy::Pem if keys::is_pem(text) => (MASK.to_owned(), true),
+        Secrecy::Pem => (text.to_owned(), false),
         Secrecy::Url => {
             RedisUrl::parse(text).map_or((MASK.to_owned(), true), |url| (url.to_string(), url.has_password()))
         }

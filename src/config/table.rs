@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::{self, DAY, HOUR, KIB, MIB, Read, SECOND};
-use super::{Config, Origins, RedisUrl};
+use super::{Config, Origins, RedisUrl, keys};
 
 /// One setting.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) enum Secrecy {
     Secret,
     /// The password within a URL; all of it when it cannot be read as one.
     Url,
+    /// Everything that is not a path: the text of a key, which may be the wrong one of a pair.
+    Pem,
 }
 
 impl Setting {
@@ -105,7 +107,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         fallbacks: &[Fallback { name: "PORT", translate: |port| format!("127.0.0.1:{port}") }],
         placeholder: "IP:PORT",
         default: Preset::Text("127.0.0.1:8080"),
-        help: "Public address. Beyond loopback, --api-keys or --insecure is required",
+        help: "Public address. Beyond loopback, --api-keys, a key for tokens, or --insecure is required",
         set: |c, v| put(&mut c.listen, values::address(v)),
         ..ROW
     },
@@ -264,9 +266,42 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "api-keys",
         placeholder: LIST,
         default: Preset::Unset("none: open"),
-        help: "Keys for publishing and administration. Other users of the machine can read flags: prefer the variable",
+        help: "Keys for publishing and administration, as bearer token or X-API-Key. Other users of the machine can read flags: prefer the variable",
         secrecy: Secrecy::Secret,
         set: |c, v| put(&mut c.api_keys, values::api_keys(v)),
+        ..ROW
+    },
+    Setting {
+        name: "jwt-secret",
+        placeholder: "SECRET",
+        help: "Secret that tokens are signed with by HS256, as it stands. Other users of the machine can read flags: prefer the variable",
+        secrecy: Secrecy::Secret,
+        set: |c, v| put(&mut c.tokens.secret, keys::jwt_secret(v)),
+        ..ROW
+    },
+    Setting {
+        name: "jwt-public-key",
+        placeholder: "PEM|FILE",
+        help: "Public key of whoever signs tokens: RSA by RS256, P-256 by ES256, Ed25519 by EdDSA",
+        secrecy: Secrecy::Pem,
+        set: |c, v| put(&mut c.tokens.public_key, keys::public_key(v)),
+        ..ROW
+    },
+    Setting {
+        name: "jwks-file",
+        // The other keys of tokens are called so.
+        fallbacks: &[Fallback { name: "FANLIGHT_JWT_JWKS_FILE", translate: str::to_owned }],
+        placeholder: "FILE",
+        help: "Public keys of whoever signs tokens, as JSON Web Key Set; read again when it changes",
+        set: |c, v| put(&mut c.tokens.jwks, keys::jwks_file(v)),
+        ..ROW
+    },
+    Setting {
+        name: "require-token",
+        placeholder: SWITCH,
+        default: Preset::Text("false"),
+        help: "Nobody subscribes without a token",
+        set: |c, v| put(&mut c.require_token, values::switch(v)),
         ..ROW
     },
     Setting {

@@ -59,9 +59,9 @@ impl Server {
     /// # Errors
     /// When one cannot be bound; which one is in the error.
     pub fn bind(config: Config, node: Arc<Node>) -> Result<Self, BindError> {
-        let Config { listen, admin_listen, max_sockets, allowed_origins, api_keys } = config;
+        let Config { listen, admin_listen, max_sockets, allowed_origins, recognition } = config;
         let was_ready = AtomicBool::new(false);
-        let state = Arc::new(State { node: Arc::clone(&node), api_keys, allowed_origins, was_ready });
+        let state = Arc::new(State { node: Arc::clone(&node), recognition, allowed_origins, was_ready });
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let connections = |router, max_sockets| {
             let (node, tasks, stop) = (Arc::clone(&node), tasks.clone(), stop.clone());

@@ -1,10 +1,14 @@
 //! Refusals: one type that knows its status, its code and its words.
 
+use std::ops::RangeInclusive;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use rand::Rng;
 use serde::Serialize;
 
+use super::soft::ForNow;
 use crate::node::{PeersUnreachable, PublishRefusal, Refusal};
 
 /// An answer that is not what was asked for: `{"error":…,"code":…}`.
@@ -14,13 +18,15 @@ pub(super) struct ApiError {
     code: &'static str,
     message: String,
     limit: Option<usize>,
-    /// Seconds.
-    retry_after: Option<u32>,
+    /// For a refusal of the moment: when to try again.
+    retry_ms: Option<u64>,
+    /// What a 401 asks for (RFC 6750, section 3).
+    challenge: &'static str,
 }
 
 impl ApiError {
     const fn new(status: StatusCode, code: &'static str, message: String) -> Self {
-        Self { status, code, message, limit: None, retry_after: None }
+        Self { status, code, message, limit: None, retry_ms: None, challenge: "Bearer" }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -33,6 +39,11 @@ impl ApiError {
 
     pub(super) fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message.into())
+    }
+
+    /// A token that is there and not accepted.
+    pub(super) fn invalid_token(message: impl Into<String>) -> Self {
+        Self { challenge: r#"Bearer error="invalid_token""#, ..Self::unauthorized(message) }
     }
 
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
@@ -58,13 +69,20 @@ impl ApiError {
     }
 
     pub(super) fn broker_unavailable(message: impl Into<String>) -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", message.into());
-        error.retry_after(1)
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::for_now(status, "broker_unavailable", message.into(), 500..=2_000)
     }
 
-    const fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds);
-        self
+    /// A refusal that says nothing about the request, only about the moment. When to try again is drawn from `wait_ms`
+    /// (milliseconds): those who were refused together must not come back together.
+    fn for_now(
+        status: StatusCode,
+        code: &'static str,
+        message: String,
+        wait_ms: RangeInclusive<u64>,
+    ) -> Self {
+        let retry_ms = Some(rand::rng().random_range(wait_ms));
+        Self { retry_ms, ..Self::new(status, code, message) }
     }
 }
 
@@ -73,11 +91,12 @@ impl From<Refusal> for ApiError {
         let busy = StatusCode::SERVICE_UNAVAILABLE;
         match refusal {
             Refusal::Capacity { limit } => {
-                let error = Self::new(busy, "capacity", "This node has as many streams as it takes".into());
-                Self { limit: Some(limit), ..error }.retry_after(5)
+                let message = "This node has as many streams as it takes".into();
+                Self { limit: Some(limit), ..Self::for_now(busy, "capacity", message, 5_000..=15_000) }
             }
+            // Whoever asks again soon is sent to another node.
             Refusal::Draining => {
-                Self::new(busy, "draining", "This node is shutting down".into()).retry_after(1)
+                Self::for_now(busy, "draining", "This node is shutting down".into(), 500..=2_000)
             }
             Refusal::Forbidden => Self::forbidden("A channel of this request cannot be read"),
         }
@@ -110,11 +129,12 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(self.challenge));
+        }
+        if let Some(retry_ms) = self.retry_ms {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_ms.div_ceil(1000)));
+            response.extensions_mut().insert(ForNow { code: self.code, retry_ms });
         }
         response
     }

@@ -1,12 +1,16 @@
-//! Who asks to read: the client's address and its session. Whether it comes in is decided in the node.
+//! Who asks to read: the client's address, its session, and what its token allows. Whether it comes in is decided in the
+//! node.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::State as Shared;
+use super::credentials::Credentials;
 use super::error::ApiError;
 use super::query;
 use crate::node::Client;
@@ -16,11 +20,12 @@ const SESSION_TOKEN: &str = "x-session-token";
 
 /// Puts a [`Client`] into the request's extensions, or refuses.
 pub(super) async fn identify(
+    State(state): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match client(peer, request.headers(), request.uri()) {
+    match client(&state, peer, request.headers(), request.uri()) {
         Ok(client) => {
             request.extensions_mut().insert(client);
             next.run(request).await
@@ -29,14 +34,17 @@ pub(super) async fn identify(
     }
 }
 
-fn client(peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
+fn client(state: &Shared, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
+    let given = Credentials::of(headers, uri, &state.allowed_origins)?;
+    let grants = state.recognition.reader(&given)?;
+    let expires_at = grants.as_ref().map(|grants| grants.expires_at);
     let agent = headers.get(header::USER_AGENT);
     Ok(Client {
         ip: peer.ip().to_canonical(),
         session: session(headers, uri)?,
         user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
-        reads: Vec::new(),
-        expires_at: None,
+        reads: grants.map(|grants| grants.read).unwrap_or_default(),
+        expires_at,
     })
 }
 

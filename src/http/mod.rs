@@ -6,6 +6,7 @@
 mod accept;
 mod auth;
 mod connections;
+mod credentials;
 mod detach;
 mod error;
 mod health;
@@ -14,6 +15,7 @@ mod origin;
 mod publish;
 mod query;
 mod routes;
+mod soft;
 mod streams;
 
 use std::net::SocketAddr;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::node::Node;
-use crate::protocol::secret::Secret;
 
 pub use accept::{BindError, Server};
+pub use auth::Recognition;
 pub use origin::AllowedOrigins;
 
 /// What the http room is told at its start.
@@ -35,8 +37,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Which web pages may talk to the node.
     pub allowed_origins: AllowedOrigins,
-    /// Keys for publishing and administration; none means open.
-    pub api_keys: Vec<Secret>,
+    /// By what callers are recognised.
+    pub recognition: Recognition,
     /// The greatest number of sockets, streams included.
     pub max_sockets: usize,
 }
@@ -44,7 +46,7 @@ pub struct Config {
 /// What the handlers share.
 struct State {
     node: Arc<Node>,
-    api_keys: Vec<Secret>,
+    recognition: Recognition,
     allowed_origins: AllowedOrigins,
     /// The node has been ready once; from then on a lost broker makes it degraded, not unready.
     was_ready: AtomicBool,

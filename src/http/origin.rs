@@ -16,6 +16,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::State as Shared;
 use super::error::ApiError;
 
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
@@ -39,6 +41,16 @@ impl AllowedOrigins {
             Self::These(list) => list.iter().any(|allowed| allowed.as_bytes() == origin),
         };
         listed || is_same(origin, headers)
+    }
+
+    /// Whether cookies of the request are its visitor's will: the page that made the browser send them may use this
+    /// server in its visitor's name. `*` lets any page in, but in nobody's name.
+    pub(super) fn allow_cookies(&self, headers: &HeaderMap) -> bool {
+        match headers.get(header::ORIGIN) {
+            None => !is_from_another_site(headers),
+            Some(origin) if *self == Self::Any => is_same(origin.as_bytes(), headers),
+            Some(origin) => self.allows(origin.as_bytes(), headers),
+        }
     }
 
     /// The layer that answers preflights and marks the answers to pages of other origins.
@@ -74,11 +86,36 @@ fn same(origin: &HeaderValue, parts: &request::Parts) -> bool {
 }
 
 /// The scheme is not compared: a balancer in front may speak TLS where the node does not. A page of the same host and
-/// port but the other scheme is the site's own doing.
+/// port but the other scheme is the site's own doing. Where a proxy has put another name into `Host`, the browser's own
+/// word counts, which no page can set.
 fn is_same(origin: &[u8], headers: &HeaderMap) -> bool {
+    if headers.get(FETCH_SITE).is_some_and(|site| site == "same-origin") {
+        return true;
+    }
     let Some(host) = headers.get(header::HOST) else { return false };
     let after_scheme = |prefix: &[u8]| origin.strip_prefix(prefix);
     after_scheme(b"http://").or_else(|| after_scheme(b"https://")).is_some_and(|o| o == host.as_bytes())
+}
+
+/// Whether the browser says that a page of another origin made it send this (Fetch Metadata, section 2.4).
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site" || site == "same-site")
+}
+
+/// Refuses streams that a page of another origin loads as an image, a frame or the like. Such a request says no Origin,
+/// but takes cookies and the visitor's slots all the same; no client of streams is written like that.
+pub(super) async fn refuse_embedded(
+    State(state): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let any = state.allowed_origins == AllowedOrigins::Any;
+    if !any && !headers.contains_key(header::ORIGIN) && is_from_another_site(headers) {
+        return ApiError::forbidden("A stream cannot be embedded into a page of another site")
+            .into_response();
+    }
+    next.run(request).await
 }
 
 /// Refuses pages of foreign origins.
@@ -117,6 +154,20 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(allows(&AllowedOrigins::Same, origin), same, "{origin}");
+        }
+    }
+
+    #[test]
+    fn the_browsers_word_on_the_same_origin_counts_where_a_proxy_renamed_the_host() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("backend:8080"));
+        let own = |headers: &HeaderMap| AllowedOrigins::Same.allows(b"https://app.example.com", headers);
+        assert!(!own(&headers));
+        for (site, same) in
+            [("same-origin", true), ("same-site", false), ("cross-site", false), ("none", false)]
+        {
+            headers.insert(FETCH_SITE, HeaderValue::from_static(site));
+            assert_eq!(own(&headers), same, "{site}");
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::State as Shared;
-use super::auth::require_key;
+use super::credentials::Credentials;
 use super::error::ApiError;
 use crate::protocol::envelope::EnvelopeError;
 use crate::protocol::request::{Problem, PublishRequest, RequestError};
@@ -33,7 +33,8 @@ pub(super) async fn publish(
     State(state): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    require_key(&state, request.headers())?;
+    let given = Credentials::of(request.headers(), request.uri(), &state.allowed_origins)?;
+    let holder = state.recognition.holder(&given)?;
     let body = timeout(BODY_LIMIT, Bytes::from_request(request, &()))
         .await
         .map_err(|_| ApiError::bad_request("The body did not arrive within 30 s"))??;
@@ -42,6 +43,7 @@ pub(super) async fn publish(
         PublishRequest::One(event) => (true, vec![event]),
         PublishRequest::Many(events) => (false, events),
     };
+    holder.may_publish(events.iter().map(|event| &event.channel))?;
     let ids = state.node.publish(events).await?;
     let answer = if single { json!({ "id": ids.first() }) } else { json!({ "ids": ids }) };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())

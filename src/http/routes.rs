@@ -8,13 +8,13 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::{State, auth, connections, health, identify, origin, publish, streams};
+use super::{State, auth, connections, health, identify, origin, publish, soft, streams};
 
 type Routes = Router<Arc<State>>;
 
 /// What everybody may ask for, on an address of its own.
 pub(super) fn public(state: &Arc<State>) -> Router {
-    dressed(reading(), state)
+    dressed(reading(state), state)
 }
 
 /// What is for those who run the node, on an address of its own.
@@ -24,15 +24,19 @@ pub(super) fn admin(state: &Arc<State>) -> Router {
 
 /// All of it on one address.
 pub(super) fn everything(state: &Arc<State>) -> Router {
-    dressed(reading().merge(publishing(state)).merge(administration(state)).merge(probes()), state)
+    dressed(reading(state).merge(publishing(state)).merge(administration(state)).merge(probes()), state)
 }
 
-fn reading() -> Routes {
+fn reading(state: &Arc<State>) -> Routes {
+    let identify = from_fn_with_state(Arc::clone(state), identify::identify);
+    let embedded = from_fn_with_state(Arc::clone(state), origin::refuse_embedded);
     Router::new()
         .route("/api/sse/stream", get(streams::multiplexed).head(streams::head))
         .route("/stream", get(streams::multiplexed).head(streams::head))
         .route("/api/jobs/stream", get(streams::jobs).head(streams::head))
-        .route_layer(from_fn(identify::identify))
+        .route_layer(identify)
+        .route_layer(from_fn(soft::soften))
+        .route_layer(embedded)
 }
 
 fn publishing(state: &State) -> Routes {

@@ -88,7 +88,7 @@ async fn open(
     Ok(response)
 }
 
-fn with_stream_headers(body: Body) -> Response {
+pub(super) fn with_stream_headers(body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache, no-transform"),

@@ -39,6 +39,10 @@ fn every_flag_variable_and_default_is_in_the_help() {
         ("--allowed-origins", "FANLIGHT_ALLOWED_ORIGINS", "same"),
         ("--insecure", "FANLIGHT_INSECURE", "false"),
         ("--api-keys", "FANLIGHT_API_KEYS", "none"),
+        ("--jwt-secret", "FANLIGHT_JWT_SECRET", "none"),
+        ("--jwt-public-key", "FANLIGHT_JWT_PUBLIC_KEY", "none"),
+        ("--jwks-file", "FANLIGHT_JWKS_FILE, FANLIGHT_JWT_JWKS_FILE", "none"),
+        ("--require-token", "FANLIGHT_REQUIRE_TOKEN", "false"),
         ("--log", "FANLIGHT_LOG", "info"),
         ("--log-format", "FANLIGHT_LOG_FORMAT", "auto"),
         ("--config", "FANLIGHT_CONFIG", ""),
@@ -118,12 +122,38 @@ fn an_open_node_beyond_loopback_is_refused_and_told_what_to_set() {
     assert_eq!(run(&[&elsewhere[..], &["127.0.0.1:81"]].concat(), &[]).code, 0);
     assert_eq!(run(&[&elsewhere[..], &["0.0.0.0:80", "--insecure"]].concat(), &[]).code, 2, "the same twice");
     assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0", "--insecure"], &[]).code, 0);
-    assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0"], &[("FANLIGHT_API_KEYS", "k")]).code, 0);
+    for key in ["FANLIGHT_API_KEYS", "FANLIGHT_JWT_SECRET"] {
+        assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0"], &[(key, "k")]).code, 0, "{key}");
+    }
+}
+
+#[test]
+fn a_key_that_cannot_check_tokens_is_a_mistake_with_its_reason() {
+    let jwks = file(r#"{"keys":[]}"#);
+    let variables = [("FANLIGHT_JWKS_FILE", path(&jwks)), ("FANLIGHT_JWT_PUBLIC_KEY", "/nonexistent.pem")];
+    let refused = run(&["config", "check"], &variables);
+    assert_eq!(refused.code, 2);
+    for part in [
+        "FANLIGHT_JWT_PUBLIC_KEY is \"/nonexistent.pem\"; allowed: a PEM public key",
+        "No such file",
+        "FANLIGHT_JWKS_FILE is ",
+        "none of its 0 keys",
+    ] {
+        assert!(refused.stderr.contains(part), "no {part:?} in\n{}", refused.stderr);
+    }
+    let nobody = run(&["config", "check", "--require-token"], &[]);
+    assert!(nobody.code == 2 && nobody.stderr.contains("FANLIGHT_JWT_SECRET"), "{}", nobody.stderr);
+    let short = run(&["config", "check", "--jwt-secret=short"], &[]);
+    assert!(
+        short.code == 0 && short.stderr.contains("guessing") && !short.stderr.contains("is short"),
+        "{}",
+        short.stderr
+    );
 }
 
 #[test]
 fn settings_of_later_versions_are_not_accepted_yet() {
-    for flag in ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8", "--jwt-secret=x"] {
+    for flag in ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8"] {
         assert_eq!(run(&["config", "check", flag], &[]).code, 2, "{flag}");
     }
 }
@@ -131,9 +161,20 @@ fn settings_of_later_versions_are_not_accepted_yet() {
 #[test]
 fn no_secret_is_printed_whatever_is_right_or_wrong() {
     let broken = file("api-keys = 'canary\n");
+    let jwks = file(r#"{"keys":[{"kty":"oct","k":"canary"}], canary"#);
     let wrong = file("api_keys = 'canary'\napi-key = 'canary'\n");
-    let good = [("FANLIGHT_API_KEYS", "canary-1,canary-2"), ("REDIS_URL", "redis://u:canary@localhost:1/0")];
-    let bad = [("FANLIGHT_API_KEYS", "canary canary"), ("REDIS_URL", "http://u:canary@localhost")];
+    let good = [
+        ("FANLIGHT_API_KEYS", "canary-1,canary-2"),
+        ("REDIS_URL", "redis://u:canary@localhost:1/0"),
+        ("FANLIGHT_JWT_SECRET", "canary"),
+    ];
+    let bad = [
+        ("FANLIGHT_API_KEYS", "canary canary"),
+        ("REDIS_URL", "http://u:canary@localhost"),
+        ("FANLIGHT_JWT_SECRET", "-----BEGIN canary"),
+        ("FANLIGHT_JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----canary"),
+        ("FANLIGHT_JWKS_FILE", path(&jwks)),
+    ];
     for variables in [&good[..], &bad] {
         for arguments in [
             &["config", "check"][..],
