@@ -1,0 +1,179 @@
+/** A tab's time as leader: the link, what all tabs want from it, and what newcomers missed. */
+import { createLink } from "./link.js";
+import type { Config } from "./options.js";
+import type { RawEvent } from "./parser.js";
+import type { Report, Source, Wake } from "./source.js";
+import type { Refused, StateChange } from "./types.js";
+
+/** What one tab wants, and how far it is. */
+export interface Want {
+  /** Joined by commas. */
+  channels: string;
+  /** Event types with listeners. */
+  types: readonly string[];
+  /** Its last durable event; empty for none. */
+  position: string;
+}
+
+/** A new leader waits so long for the other tabs' answers. A frozen tab does not give one. */
+const ROLL_CALL_MS = 300;
+/** So many of the last events are kept for tabs that come back, so that they need no replay from the server. */
+const RECENT = 256;
+/** Refusals that are about the channels. */
+const REFUSAL = /^(forbidden|bad_)/;
+
+/** Whether `position` is older than another; positions sort as their texts do. */
+function behind(position: string, than: string): boolean {
+  return !!position && (!than || position < than);
+}
+
+/** One time of leading. */
+export class Term {
+  readonly #tabs = new Map<string, Want>();
+  /** Tabs that live and have not answered yet. */
+  #awaited: Set<string> | undefined;
+  #rollCall: ReturnType<typeof setTimeout> | undefined;
+  #link: Source | undefined;
+  /** Where this term started: nobody who was there may be behind it. */
+  #base = "";
+  /** Where the link resumes. */
+  #position = "";
+  readonly #recent: RawEvent[] = [];
+  #change: StateChange | undefined;
+  /** When a wait is over. */
+  #due = 0;
+  /** What the server last agreed to, what was last asked for, and what it refused. */
+  #agreed = "";
+  #asked = "";
+  readonly #refused = new Set<string>();
+  readonly #over = new AbortController();
+
+  /**
+   * @param name - of the group
+   * @param self - the leading tab
+   * @param tell - tells all tabs, or one; without a report, that we live
+   */
+  constructor(
+    private readonly config: Config,
+    private readonly name: string,
+    private readonly self: string,
+    private readonly tell: (report?: Report, to?: string) => void,
+  ) {
+    void this.#callRoll();
+  }
+
+  /** A tab says what it wants: in answer to our call, because that changed, to ask whether we live, or as a newcomer (`join`). */
+  hear(from: string, want: Want, join?: boolean, wake?: Wake): void {
+    const known = this.#tabs.has(from);
+    this.#tabs.set(from, want);
+    this.#awaited?.delete(from);
+    for (const type of want.types) this.config.types.add(type);
+    if (!known && from !== this.self) this.#watch(from);
+    if (!this.#link) return this.#answered();
+    if (from !== this.self) this.tell(join && this.#change ? { change: this.#change } : undefined, from);
+    if (join) this.#catchUp(from, want.position);
+    else if (!known && behind(want.position, this.#base)) this.#rewind(want.position);
+    this.#update();
+    if (wake) this.wake(wake);
+    // Our timers may be throttled because nobody sees us; somebody sees the one who asks.
+    else if (this.#change?.state === "waiting" && Date.now() >= this.#due) this.wake("due");
+  }
+
+  /** See {@link Source.wake}. */
+  wake(why: Wake): void {
+    this.#link?.wake(why);
+  }
+
+  /** Ends it, in silence. */
+  end(): void {
+    clearTimeout(this.#rollCall);
+    this.#over.abort();
+    this.#link?.stop();
+  }
+
+  /** Waits until every tab that holds its lock has answered: the link starts with what all of them want, from the oldest position. */
+  async #callRoll(): Promise<void> {
+    const { held = [] } = await this.config.platform.navigator!.locks!.query();
+    if (this.#over.signal.aborted) return;
+    const tabs = held.map(({ name = "" }) => name.split(this.name + "#")[1] ?? "");
+    this.#awaited = new Set(tabs.filter((tab) => tab && tab !== this.self && !this.#tabs.has(tab)));
+    this.#rollCall = setTimeout(() => this.#start(), ROLL_CALL_MS);
+    this.#answered();
+  }
+
+  #answered(): void {
+    if (this.#awaited?.size === 0) this.#start();
+  }
+
+  #start(): void {
+    clearTimeout(this.#rollCall);
+    const positions = [...this.#tabs.values()].map(({ position }) => position).filter((position) => position);
+    this.#base = this.#position = positions.sort()[0] ?? "";
+    this.#open();
+  }
+
+  #open(): void {
+    const hear = ({ event, change }: Report): void => (event ? this.#event(event) : this.#changed(change));
+    this.#link = createLink(this.config, hear, () => this.#position);
+    this.#update();
+  }
+
+  #event(event: RawEvent): void {
+    this.#position = event.id || this.#position;
+    this.#recent.push(event);
+    if (this.#recent.length > RECENT) this.#recent.shift();
+    this.tell({ event });
+  }
+
+  #changed(change: StateChange): void {
+    if (change.state === "closed" && REFUSAL.test(change.reason!) && this.#agreed && this.#agreed !== this.#asked)
+      return this.#goWithout(change.reason!);
+    this.#change = change;
+    this.#due = Date.now() + (change.retryMs ?? 0);
+    this.#agreed = change.channels ?? this.#agreed;
+    this.tell({ change });
+  }
+
+  /** One tab's wish must not end the connection of all: goes back to the channels before. */
+  #goWithout(reason: string): void {
+    const agreed = this.#agreed.split(",");
+    const refused: Refused = { reason, channels: this.#asked.split(",").filter((channel) => !agreed.includes(channel)) };
+    for (const channel of refused.channels) this.#refused.add(channel);
+    this.#link!.stop();
+    this.#open();
+    this.tell({ event: { type: "refused", data: JSON.stringify(refused) } });
+  }
+
+  /** A tab that was away gets what it missed: from here, or for all of us (who drop it) from the server. */
+  #catchUp(tab: string, position: string): void {
+    if (!behind(position, this.#position)) return;
+    const from = this.#recent.findIndex(({ id }) => id === position);
+    if (from < 0) return this.#rewind(position);
+    for (const event of this.#recent.slice(from + 1)) this.tell({ event }, tab);
+  }
+
+  #rewind(position: string): void {
+    this.#base = this.#position = position;
+    this.wake("online");
+  }
+
+  /** Forgets a tab once its lock is free, which is when it is gone. */
+  #watch(tab: string): void {
+    const gone = (): void => {
+      this.#tabs.delete(tab);
+      this.#awaited?.delete(tab);
+      if (this.#link) this.#update();
+      else this.#answered();
+    };
+    const { signal } = this.#over;
+    this.config.platform.navigator!.locks!.request(this.name + "#" + tab, { signal }, gone).catch(() => {});
+  }
+
+  /** Asks for what any tab wants. */
+  #update(): void {
+    const wanted = [...this.#tabs.values()].flatMap(({ channels }) => channels.split(","));
+    const channels = new Set(wanted.filter((channel) => channel && !this.#refused.has(channel)));
+    this.#asked = [...channels].sort().join();
+    this.#link?.update(this.#asked);
+  }
+}
