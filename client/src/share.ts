@@ -18,14 +18,24 @@ const MISSES = 2;
 /** After a final end the lock stays so long, or the next tab could lead before it hears that it is over for all. */
 const LINGER_MS = 1_000;
 
-/** What tabs say to each other. */
-type Message =
-  /** What the sender wants. `join`: it is new here. */
-  | { want: Want; join?: boolean; wake?: Wake }
-  /** The sender leads. */
-  | { lead: true }
-  /** The leader's link reports; with `to`, only that tab is meant, and without a report it only learns that its leader lives. */
-  | { report?: Report; to?: string | undefined };
+/** What a tab wants. `join`: it follows nobody yet. */
+interface Wish {
+  want: Want;
+  join: boolean;
+  wake: Wake | undefined;
+}
+
+/**
+ * What a leader says in its term: first that it leads, then what its link reports. With `to` only that tab is meant, and without
+ * a report it only learns that its leader lives. Terms are numbered upwards, so that what a leader before said last, and
+ * comes late, is known for old.
+ */
+interface Word {
+  term: number;
+  lead?: boolean;
+  report?: Report | undefined;
+  to?: string | undefined;
+}
 
 /** A source whose link may live in another tab. */
 class SharedSource implements Source {
@@ -39,7 +49,9 @@ class SharedSource implements Source {
   readonly #held = new Promise<void>((resolve) => (this.#release = resolve));
   readonly #ping: ReturnType<typeof setInterval>;
   #channels = "";
-  #leader = "";
+  /** Number of the term that we follow, or know of, and whether we hear all of it. */
+  #era = 0;
+  #joined = false;
   #misses = 0;
   /** The present request for the lead. */
   #bid: AbortController | undefined;
@@ -57,7 +69,10 @@ class SharedSource implements Source {
     this.#locks = platform.navigator!.locks!;
     this.#name = ["fanlight", address, session, share].join(" ");
     this.#bus = new platform.BroadcastChannel!(this.#name);
-    this.#bus.onmessage = ({ data: [from, message] }: MessageEvent<[string, Message]>) => this.#hear(from, message);
+    this.#bus.onmessage = ({ data: [from, message] }: MessageEvent<[string, Wish | Word]>) => {
+      if ("want" in message) this.#term?.hear(from, message.want, message.join, message.wake);
+      else this.#hear(message);
+    };
     this.#ping = setInterval(() => this.#askAfterLeader(), PING_MS);
   }
 
@@ -78,13 +93,13 @@ class SharedSource implements Source {
 
   update(channels: string): void {
     this.#channels = channels;
-    this.#tell({ join: !this.#bid });
+    this.#tell();
     if (!this.#bid) this.#bidForLead(false);
   }
 
   wake(why: Wake): void {
     if (this.#term) this.#term.wake(why);
-    else this.#tell({ wake: why });
+    else this.#tell(why);
   }
 
   stop(): void {
@@ -99,34 +114,36 @@ class SharedSource implements Source {
     else this.#release();
   }
 
-  #post(message: Message): void {
+  #post(message: Wish | Word): void {
     // After `stop` the channel is closed and would throw.
     if (!this.#stopped.signal.aborted) this.#bus.postMessage([this.#id, message]);
   }
 
   /** Tells the leader, be it ourselves, what this tab wants. */
-  #tell(more?: { join?: boolean; wake?: Wake }): void {
+  #tell(wake?: Wake): void {
     const want: Want = { channels: this.#channels, types: [...this.config.types], position: this.position() };
     if (this.#term) this.#term.hear(this.#id, want);
-    else this.#post({ want, ...more });
+    else this.#post({ want, wake, join: !this.#joined });
   }
 
-  #hear(from: string, message: Message): void {
-    if ("want" in message) return this.#term?.hear(from, message.want, message.join, message.wake);
-    if ("lead" in message) {
-      // While we hold the lock this is either old news from a leader that is gone, or the lock was stolen from us,
-      // which the lock itself will tell.
-      if (this.#term) return;
-      this.#leader = from;
-      this.#misses = 0;
+  #hear({ term, lead, report, to }: Word): void {
+    if (term < this.#era || (to && to !== this.#id)) return;
+    // While we hold the lock, a newer term can only mean that it was stolen from us, and the lock itself will tell.
+    if (this.#term) return;
+    const followed = this.#joined && term > this.#era;
+    // A newcomer joins with the answer, which brings what it missed, and not before.
+    if (lead || to) {
+      this.#era = term;
+      this.#joined = true;
+    }
+    if (!this.#joined || term > this.#era) return;
+    this.#misses = 0;
+    if (lead) return this.#tell();
+    // An answer from a term whose beginning we missed: we are new there.
+    if (followed) {
+      this.#joined = false;
       return this.#tell();
     }
-    const { report, to = this.#id } = message;
-    if (to !== this.#id) return;
-    // A newcomer follows whoever answers it; everybody else whom they were told to.
-    this.#leader ||= from;
-    if (from !== this.#leader) return;
-    this.#misses = 0;
     if (report) this.say(report);
   }
 
@@ -143,21 +160,22 @@ class SharedSource implements Source {
       if (bid !== this.#bid) return;
       // Another tab took the lock from us while we could not run: to its term we are new.
       this.#depose();
-      this.#leader = "";
-      this.#tell({ join: true });
+      this.#joined = false;
+      this.#tell();
       this.#bidForLead(false);
     });
   }
 
   #lead(): void {
+    const term = (this.#era = Math.max(this.#era + 1, Date.now()));
+    this.#joined = true;
     const tell = (report?: Report, to?: string): void => {
       if (report?.change?.state === "closed") this.#final = true;
-      this.#post({ report, to } as Message);
+      this.#post({ term, report, to });
       if (report && !to) this.say(report);
     };
-    this.#leader = this.#id;
     this.#term = new Term(this.config, this.#name, this.#id, tell);
-    this.#post({ lead: true });
+    this.#post({ term, lead: true });
     this.#tell();
   }
 

@@ -2,6 +2,7 @@
 import { createLink } from "./link.js";
 import type { Config } from "./options.js";
 import type { RawEvent } from "./parser.js";
+import { createSeen } from "./seen.js";
 import type { Report, Source, Wake } from "./source.js";
 import type { Refused, StateChange } from "./types.js";
 
@@ -27,6 +28,11 @@ function behind(position: string, than: string): boolean {
   return !!position && (!than || position < than);
 }
 
+/** The oldest of the positions that there are. */
+function oldest(positions: string[]): string {
+  return positions.filter((position) => position).sort()[0] ?? "";
+}
+
 /** One time of leading. */
 export class Term {
   readonly #tabs = new Map<string, Want>();
@@ -34,11 +40,15 @@ export class Term {
   #awaited: Set<string> | undefined;
   #rollCall: ReturnType<typeof setTimeout> | undefined;
   #link: Source | undefined;
-  /** Where this term started: nobody who was there may be behind it. */
+  /** Where this term started, how far everybody is told, and where the link resumes: not the same while it repeats something. */
   #base = "";
-  /** Where the link resumes. */
+  #newest = "";
   #position = "";
+  /** What everybody was told in this term: whether an id is new, and the last events. */
+  readonly #isNew = createSeen();
   readonly #recent: RawEvent[] = [];
+  /** Tabs for which the server repeats what the others know, and where each of them was. */
+  readonly #late = new Map<string, string>();
   #change: StateChange | undefined;
   /** When a wait is over. */
   #due = 0;
@@ -71,8 +81,10 @@ export class Term {
     if (!known && from !== this.self) this.#watch(from);
     if (!this.#link) return this.#answered();
     if (from !== this.self) this.tell(join && this.#change ? { change: this.#change } : undefined, from);
+    // A newcomer heard nothing of this term yet. Who answers our call too late heard all of it, but may have missed the end
+    // of the term before.
     if (join) this.#catchUp(from, want.position);
-    else if (!known && behind(want.position, this.#base)) this.#rewind(want.position);
+    else if (!known && behind(want.position, this.#base)) this.#rewind(from, want.position);
     this.#update();
     if (wake) this.wake(wake);
     // Our timers may be throttled because nobody sees us; somebody sees the one who asks.
@@ -107,8 +119,8 @@ export class Term {
 
   #start(): void {
     clearTimeout(this.#rollCall);
-    const positions = [...this.#tabs.values()].map(({ position }) => position).filter((position) => position);
-    this.#base = this.#position = positions.sort()[0] ?? "";
+    this.#base = this.#newest = this.#position = oldest([...this.#tabs.values()].map(({ position }) => position));
+    for (const tab of this.#tabs.keys()) if (tab !== this.self) this.tell(undefined, tab);
     this.#open();
   }
 
@@ -119,7 +131,17 @@ export class Term {
   }
 
   #event(event: RawEvent): void {
-    this.#position = event.id || this.#position;
+    const { id } = event;
+    if (id) {
+      this.#position = id;
+      // Repeated for a tab that was behind: the others know it, or it is from before their time.
+      if (!this.#isNew(id) || id <= this.#base)
+        return this.#late.forEach((position, tab) => id > position && this.tell({ event }, tab));
+      this.#late.clear();
+      this.#newest = id;
+      // Nobody had a position: our time begins here, and what a newcomer has the server repeat from before is for it alone.
+      this.#base ||= id;
+    }
     this.#recent.push(event);
     if (this.#recent.length > RECENT) this.#recent.shift();
     this.tell({ event });
@@ -144,16 +166,17 @@ export class Term {
     this.tell({ event: { type: "refused", data: JSON.stringify(refused) } });
   }
 
-  /** A tab that was away gets what it missed: from here, or for all of us (who drop it) from the server. */
+  /** A tab that was away gets what it missed: from here, or from the server. */
   #catchUp(tab: string, position: string): void {
-    if (!behind(position, this.#position)) return;
+    if (!behind(position, this.#newest)) return;
     const from = this.#recent.findIndex(({ id }) => id === position);
-    if (from < 0) return this.#rewind(position);
+    if (from < 0) return this.#rewind(tab, position);
     for (const event of this.#recent.slice(from + 1)) this.tell({ event }, tab);
   }
 
-  #rewind(position: string): void {
-    this.#base = this.#position = position;
+  #rewind(tab: string, position: string): void {
+    this.#late.set(tab, position);
+    this.#position = oldest([...this.#late.values()]);
     this.wake("online");
   }
 
