@@ -50,7 +50,8 @@ export function watchHealth(client: AnyClient, onDegraded?: (health: Health) => 
     const errorRate = errors.now();
     const degraded: string[] = [];
     if (failures >= UNREACHABLE) degraded.push("unreachable");
-    if (errorRate >= UNSTABLE) degraded.push("unstable");
+    // Well again only at half of it, or the judgement would flutter.
+    if (errorRate >= (verdict.includes("unstable") ? UNSTABLE / 2 : UNSTABLE)) degraded.push("unstable");
     if (latencyMs >= SLOW_MS) degraded.push("slow");
     return { messageRate: messages.now() / 60, errorRate, latencyMs, reconnects: Math.max(0, opens - 1), degraded };
   };
