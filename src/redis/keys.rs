@@ -10,6 +10,8 @@
 //! | `<prefix>@index` | sorted set: channel → number of its last durable event |
 //! | `<prefix>@h:<channel>` | stream: a channel's history |
 //! | `<prefix>@once:<channel>:<hex>` | string: the position that an idempotency key was answered with |
+//! | `<prefix>@leases` | hash: the members of the limits by tag, `@version`, and `@born` while it is young |
+//! | `<prefix>@lease:<tag>` | hash: a node's connections by address and session, `@call`, `@orders` |
 //!
 //! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind
 //! an `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:*
@@ -83,6 +85,16 @@ impl Keys {
     /// The channel that only the node with this id hears; the id must be one of ours.
     pub fn node(&self, id: &str) -> String {
         self.internal(&format!("node:{id}"))
+    }
+
+    /// The record of all nodes that hold a lease.
+    pub fn leases(&self) -> String {
+        self.internal("leases")
+    }
+
+    /// The lease of the node with this tag, which must be one of ours.
+    pub fn lease(&self, tag: &str) -> String {
+        self.internal(&format!("lease:{tag}"))
     }
 
     /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only,

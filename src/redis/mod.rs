@@ -6,12 +6,14 @@
 pub mod backoff;
 pub mod commands;
 pub mod config;
+pub mod exclusive;
 pub mod keys;
 pub mod script;
 pub mod subscriber;
 
 pub use commands::{CommandError, Commands};
 pub use config::{Config, ConfigError};
+pub use exclusive::Exclusive;
 pub use keys::Keys;
 pub use script::{Call, Invoke, Script};
 pub use subscriber::{Push, Subscriber};

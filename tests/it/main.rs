@@ -7,6 +7,7 @@
     reason = "the rules on time and blocking are for the program, not for its tests"
 )]
 
+mod admission;
 mod auth;
 mod bad_input;
 mod broker;

@@ -21,5 +21,5 @@ pub(crate) use self::{
     redis::{Persistence, RedisServer},
     sse::{Block, End, SseClient, SseRequest},
     swarm::Swarm,
-    wait::{eventually, secs, stays},
+    wait::{check, eventually, secs, stays},
 };
