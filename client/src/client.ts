@@ -31,8 +31,8 @@ export interface Client<E extends EventMap = Events> {
   /**
    * Calls `listener` for every event of a type.
    *
-   * @param type - an event type, `*` for all from the server, or `state`, `degraded`, `refused` (which are the client's own:
-   *   a published event of such a name reaches `*` only)
+   * @param type - an event type; `*` for all that come; or `state`, for changes of the connection's state (a published
+   *   event of that name reaches `*` only)
    * @returns takes it back
    */
   on<K extends EventName<E>>(type: K, listener: Listener<E, K>, options?: SignalOption): () => void;
@@ -55,8 +55,7 @@ export interface Client<E extends EventMap = Events> {
   close(): void;
 }
 
-/** A client with any map of events, for functions that work with every client. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the map stands in argument positions, so only `any` fits all
+/** A client with any map of events, for functions that work with every client. (`any`: the map stands in argument positions.) */
 export type AnyClient = Client<any>;
 
 /** What the client says itself: see {@link LocalEvents}, and `*`. */
@@ -67,7 +66,6 @@ const OWN = /^(state|\*)$/;
  */
 export function createClient<E extends EventMap = Events>(options: ClientOptions = {}): Client<E> {
   const config = configure(options);
-  const { platform, share = true } = config;
   const target = new EventTarget();
   /** Every subscription by itself: a channel stays as long as anybody wants it. */
   const wants = new Set<{ channel: string }>();
@@ -132,7 +130,7 @@ export function createClient<E extends EventMap = Events>(options: ClientOptions
     };
     const at = (): string => position;
     const alone = (): void => use(createLink(config, say, at));
-    if (share === false || !platform.navigator?.locks) return alone();
+    if (config.share === false || !config.platform.navigator?.locks) return alone();
     // Loaded apart, so that a page that does not share does not pay for it.
     import("./share.js")
       .then((room) => room.share(config, say, at))

@@ -89,7 +89,9 @@ class Watch {
     // What was missed can only be asked for.
     if (type === "gap") return void this.#ask();
     const job = Object(data) as Job;
-    const ours = this.#own ? !CONTROL.test(type) : type.startsWith("job_") && String(job.id) === this.id;
+    // The greeting of a job's stream has no type of its own.
+    const greeting = (job as { type?: unknown }).type === "hello";
+    const ours = this.#own ? !CONTROL.test(type) && !greeting : type.startsWith("job_") && String(job.id) === this.id;
     if (!ours) return;
     this.#live++;
     this.#take(job, type.replace("job_", ""));

@@ -8,7 +8,7 @@ import type { Config } from "./options.js";
 import type { RawEvent } from "./parser.js";
 import type { Report, Source } from "./source.js";
 import type { Failure, Stream } from "./transport.js";
-import type { Bye, ConnectionState, Hello, Limit, StateChange } from "./types.js";
+import type { Bye, ConnectionState, Limit, StateChange } from "./types.js";
 
 /** Shortest and longest wait of the backoff. */
 const MIN_MS = 1_000;
@@ -22,6 +22,12 @@ const COOL_OFF_MS = 60_000;
 const CONNECT_MS = 15_000;
 /** Changes of the channels within this time are one change; and the server gets as long to notice the close before we are back. */
 const REGROUP_MS = 50;
+/**
+ * So long after a connection of ours ended (or the page before this one, or the tab that led before) a full session may be full
+ * of that one alone, because the server has not noticed yet: we try again soon, whatever the server said.
+ */
+const GHOST_MS = 2_000;
+const GHOST_RETRY_MS = 250;
 /** Beyond this a browser's timer fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -61,6 +67,7 @@ export function createLink(config: Config, say: (report: Report) => void, positi
   let startedAt = 0;
   let openedAt = 0;
   let lastByteAt = 0;
+  let endedAt = Date.now();
   let token: string | undefined;
   /** The token that was refused: another one is needed. NaN equals nothing. */
   let refused: unknown = NaN;
@@ -77,6 +84,7 @@ export function createLink(config: Config, say: (report: Report) => void, positi
 
   /** Ends the present attempt, connection and plan. */
   const drop = (): void => {
+    if (openedAt) endedAt = Date.now();
     clearTimeout(timer);
     stream?.close();
     timer = stream = undefined;
@@ -110,21 +118,20 @@ export function createLink(config: Config, say: (report: Report) => void, positi
 
   const receive = (event: RawEvent): void => {
     const { type } = event;
-    const over = type === "bye" || type === "limit";
-    if (openedAt && !over) return say({ event });
-    const data = Object(parseData(event.data)) as Partial<Bye & Limit & Hello>;
-    if (!over) {
-      openedAt = Date.now();
-      watch();
-      set("open", { channels, latencyMs: openedAt - startedAt });
-      // Streams of jobs send the greeting without a type.
-      if (data.type === "hello") event.type = "connected";
+    if (type !== "bye" && type !== "limit") {
+      if (!openedAt) {
+        openedAt = Date.now();
+        watch();
+        set("open", { channels, latencyMs: openedAt - startedAt });
+      }
+      return say({ event });
     }
     const current = stream;
     say({ event });
     // A listener may have stopped or changed us.
-    if (over && stream === current)
-      lost({ reason: data.reason ?? data.code ?? type, retryMs: data.retryMs, final: data.reconnect === false });
+    if (stream !== current) return;
+    const data = Object(parseData(event.data)) as Partial<Bye & Limit>;
+    lost({ reason: data.reason ?? data.code ?? type, retryMs: data.retryMs, final: data.reconnect === false });
   };
 
   /**
@@ -145,7 +152,7 @@ export function createLink(config: Config, say: (report: Report) => void, positi
     }
     if (final) return finish(reason);
     failures = openedAt && Date.now() - openedAt >= STABLE_MS ? 1 : failures + 1;
-    const delay = wait(wish);
+    const delay = wait(reason === "session_limit" && Date.now() - endedAt < GHOST_MS ? GHOST_RETRY_MS : wish);
     after(delay, connect);
     set("waiting", { reason, retryMs: delay });
   };

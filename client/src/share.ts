@@ -49,6 +49,7 @@ class SharedSource implements Source {
   readonly #held = new Promise<void>((resolve) => (this.#release = resolve));
   readonly #ping: ReturnType<typeof setInterval>;
   #channels = "";
+  #listeners = -1;
   /** Number of the term that we follow, or know of, and whether we hear all of it. */
   #era = 0;
   #joined = false;
@@ -67,7 +68,7 @@ class SharedSource implements Source {
   ) {
     const { platform, address, session, share } = config;
     this.#locks = platform.navigator!.locks!;
-    this.#name = ["fanlight", address, session, share].join(" ");
+    this.#name = ["fanlight", address, session, share === true ? "" : share].join(" ");
     this.#bus = new platform.BroadcastChannel!(this.#name);
     this.#bus.onmessage = ({ data: [from, message] }: MessageEvent<[string, Wish | Word]>) => {
       if ("want" in message) this.#term?.hear(from, message.want, message.join, message.wake);
@@ -92,14 +93,18 @@ class SharedSource implements Source {
   }
 
   update(channels: string): void {
+    const listeners = this.config.types.size;
+    if (channels === this.#channels && listeners === this.#listeners) return;
     this.#channels = channels;
+    this.#listeners = listeners;
     this.#tell();
     if (!this.#bid) this.#bidForLead(false);
   }
 
   wake(why: Wake): void {
     if (this.#term) this.#term.wake(why);
-    else this.#tell(why);
+    // That the network is another one, the leader notices itself.
+    else if (why === "visible") this.#tell(why);
   }
 
   stop(): void {

@@ -76,9 +76,9 @@ export class Term {
   hear(from: string, want: Want, join?: boolean, wake?: Wake): void {
     const known = this.#tabs.has(from);
     this.#tabs.set(from, want);
-    this.#awaited?.delete(from);
+    const awaited = this.#awaited?.delete(from);
     for (const type of want.types) this.config.types.add(type);
-    if (!known && from !== this.self) this.#watch(from);
+    if (!known && !awaited && from !== this.self) this.#watch(from);
     if (!this.#link) return this.#answered();
     if (from !== this.self) this.tell(join && this.#change ? { change: this.#change } : undefined, from);
     // A newcomer heard nothing of this term yet. Who answers our call too late heard all of it, but may have missed the end
@@ -109,6 +109,8 @@ export class Term {
     if (this.#over.signal.aborted) return;
     const tabs = held.map(({ name = "" }) => name.split(this.name + "#")[1] ?? "");
     this.#awaited = new Set(tabs.filter((tab) => tab && tab !== this.self && !this.#tabs.has(tab)));
+    // The leader before us may still be among them for a moment.
+    for (const tab of this.#awaited) this.#watch(tab);
     this.#rollCall = setTimeout(() => this.#start(), ROLL_CALL_MS);
     this.#answered();
   }

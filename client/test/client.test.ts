@@ -91,6 +91,25 @@ describe("listeners", () => {
     ]);
   });
 
+  it("do not suffer from an exception in another one, which is reported", async () => {
+    const client = await opened();
+    // The platform reports it: to `window.onerror` in a browser, as an uncaught exception here.
+    const others = process.listeners("uncaughtException");
+    const reported: Error[] = [];
+    process.removeAllListeners("uncaughtException").on("uncaughtException", (error) => reported.push(error));
+    const heard = vi.fn();
+    client.on("e", () => {
+      throw new Error("mine");
+    });
+    client.on("e", heard);
+    server.last.event("e", 1).event("e", 2);
+    await vi.waitFor(() => expect(reported.map(({ message }) => message)).toEqual(["mine", "mine"]));
+    process.removeAllListeners("uncaughtException");
+    for (const other of others) process.on("uncaughtException", other);
+    expect(heard).toHaveBeenCalledTimes(2);
+    expect(client.state).toBe("open");
+  });
+
   it("are typed by event", () => {
     const client = make<{ price: { cents: number } }>();
     client.on("price", ({ data }) => expectTypeOf(data).toEqualTypeOf<{ cents: number }>());

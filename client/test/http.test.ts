@@ -95,12 +95,12 @@ describe.each(["fetch", "eventsource"] as const)("%s", (transport) => {
   it("a full house (limit in a 200) is told and waited for", async () => {
     server.intercept = (_, response) => {
       response.writeHead(200, { "Content-Type": "text/event-stream" });
-      response.end('retry: 60000\nevent: limit\ndata: {"code":"session_limit","retryMs":60000}\n\n');
+      response.end('retry: 60000\nevent: limit\ndata: {"code":"ip_limit","retryMs":60000}\n\n');
       return true;
     };
     connect(options);
     await until(() => client.state === "waiting");
-    expect(client.status).toMatchObject({ reason: "session_limit", retryMs: 60_000 });
+    expect(client.status).toMatchObject({ reason: "ip_limit", retryMs: 60_000 });
   });
 });
 

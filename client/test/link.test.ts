@@ -1,13 +1,15 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type Client, type ClientOptions, createClient } from "../src/index.js";
+import { FakePage } from "./support/fake-page.js";
 import { FakeServer } from "./support/fake-server.js";
 
 let server: FakeServer;
+let page: FakePage;
 let client: Client;
 
 /** A client of a server in the test's hand, without sharing. */
 function connect(options: ClientOptions = {}): Client {
-  client = createClient({ url: "http://events.test/", session: "s", share: false, platform: { fetch: server.fetch }, ...options });
+  client = createClient({ url: "http://events.test/", session: "s", share: false, platform: page.platform, ...options });
   client.connect();
   return client;
 }
@@ -18,6 +20,7 @@ const bye = (reason: string, reconnect: boolean, retryMs: number): object => ({ 
 beforeEach(() => {
   vi.useFakeTimers();
   server = new FakeServer();
+  page = new FakePage(server);
 });
 afterEach(() => {
   client.close();
@@ -106,14 +109,6 @@ describe("opening", () => {
     expect(client.status).toMatchObject({ state: "waiting", reason: "http_200" });
   });
 
-  it("calls the greeting of a job's stream `connected` too", async () => {
-    const hello = vi.fn();
-    connect().on("connected", ({ data }) => hello(data.connectionId));
-    await pass(0);
-    server.last.open(false).send('data: {"type":"hello","connectionId":"x","node":"n","channels":["jobs"]}\n\n');
-    await pass(0);
-    expect(hello).toHaveBeenCalledWith("x");
-  });
 });
 
 describe("reconnecting", () => {
@@ -378,6 +373,47 @@ describe("the watchdog", () => {
   });
 });
 
+describe("a full session", () => {
+  const full = (): void => server.last.refuse(429, { code: "session_limit" }, { "Retry-After": "30" });
+
+  it("may be full of our own last connection: tried again soon for two seconds, then as the server says", async () => {
+    jitter(0.5);
+    connect();
+    await pass(0);
+    server.last.open();
+    await pass(60_000);
+    page.fire("online");
+    const waits: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      await pass(client.status.retryMs ?? 0);
+      full();
+      await pass(0);
+      waits.push(client.status.retryMs!);
+    }
+    expect(waits).toEqual([250, 1_000, 1_000, 30_500]);
+  });
+
+  it("also when the page is young: the one before it was ours", async () => {
+    connect();
+    await pass(0);
+    full();
+    await pass(0);
+    expect(client.status).toEqual({ state: "waiting", reason: "session_limit", retryMs: 250 });
+  });
+
+  it("of others is waited for as the server says", async () => {
+    jitter(0.5);
+    connect();
+    await pass(0);
+    server.last.fail();
+    await pass(2_500);
+    await pass(0);
+    full();
+    await pass(0);
+    expect(client.status.retryMs).toBe(30_500);
+  });
+});
+
 describe("changing the channels while connected", () => {
   it("is one reconnect for all changes within 50 ms, and resumes", async () => {
     connect({ channels: ["a"] });
@@ -466,6 +502,7 @@ describe("overtaken attempts", () => {
   it("close() within a state listener is the end, in whatever state", async () => {
     for (const at of ["connecting", "open", "waiting"]) {
       server = new FakeServer();
+      page = new FakePage(server);
       connect().on("state", ({ data }) => data.state === at && client.close());
       await pass(0);
       if (server.requests.length && !server.last.ended) server.last.open();

@@ -75,6 +75,7 @@ describe("five tabs", () => {
     open(2, { url: "http://other.test" });
     open(2, { share: "user-7" });
     open(2, { share: false });
+    open(1, { share: true });
     await settle();
     expect(cluster.live.length).toBe(6);
   });
@@ -113,6 +114,21 @@ describe("when the leading tab goes", () => {
     expect(cluster.history.length).toBeGreaterThan(300);
     expect(tabs[4]!.heard).toEqual(upTo(cluster.history.length));
     expect(cluster.most).toBe(1);
+  });
+
+  it("is connected within a second also where the server counts the old connection a little longer", async () => {
+    const tabs = open(3);
+    await settle();
+    cluster.intercept = (request) => {
+      if (Date.now() > gone + 150) return false;
+      request.refuse(429, { error: "…", code: "session_limit" }, { "Retry-After": "5" });
+      return true;
+    };
+    const gone = Date.now();
+    tabs[0]!.kill();
+    cluster.publish();
+    await pass(1_000);
+    expect(cluster.live.length).toBe(1);
   });
 
   it("by client.close(), the others go on", async () => {
