@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Origins};
 use crate::http::{self, AllowedOrigins, Recognition};
 use crate::hub::{self, Hub};
+use crate::jobs::{JobStore, MemoryJobs, RedisJobs};
 use crate::node::interest::Interest;
 use crate::node::{self, Node};
 use crate::redis;
@@ -47,7 +48,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let files = files::budget(config.streams.max_connections);
     let hub = Hub::start(&hub_config(&config), &clock).context("cannot start the shard threads")?;
     let interest = Interest::new(clock.clone());
-    let Started { broker, notices, owner } = start_broker(&config, &clock, &interest)?;
+    let Started { broker, notices, jobs, owner } = start_broker(&config, &clock, &interest)?;
     let broker_name = broker.describe();
     let (node, tasks) = Node::start(
         node_config(&config, files.max_connections),
@@ -56,6 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         interest,
         broker,
         notices,
+        jobs,
     );
     let (tokens, reloading) = Verifier::start(config.tokens.clone(), clock.clone());
     let server = http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))?;
@@ -103,6 +105,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 struct Started {
     broker: Arc<dyn Broker>,
     notices: mpsc::Receiver<Notice>,
+    jobs: Arc<dyn JobStore>,
     owner: Option<broker::redis::Owner>,
 }
 
@@ -115,12 +118,14 @@ fn start_broker(config: &Config, clock: &Clock, interest: &Arc<Interest>) -> any
     let interest = Arc::clone(interest) as Arc<dyn broker::Interest>;
     let Some(url) = &config.redis.url else {
         let (broker, notices) = broker::memory::start(settings, clock.clone(), interest);
-        return Ok(Started { broker, notices, owner: None });
+        let jobs = Arc::new(MemoryJobs::new(config.history.ttl, clock.clone()));
+        return Ok(Started { broker, notices, jobs, owner: None });
     };
     let redis = redis::Config::new(url.expose(), &config.redis.prefix).context("FANLIGHT_REDIS_URL")?;
     let commands = redis::Commands::new(redis).context("FANLIGHT_REDIS_URL")?;
+    let jobs = Arc::new(RedisJobs::new(commands.clone(), config.history.ttl));
     let (broker, notices, owner) = broker::redis::start(settings, commands, clock.clone(), interest);
-    Ok(Started { broker, notices, owner: Some(owner) })
+    Ok(Started { broker, notices, jobs, owner: Some(owner) })
 }
 
 fn hub_config(config: &Config) -> hub::Config {

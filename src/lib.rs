@@ -9,6 +9,7 @@
 //! - [`redis`]: Redis connections, key names, scripts, backoff.
 //! - [`admission`]: may this connection come in.
 //! - [`auth`]: who a token speaks for.
+//! - [`jobs`]: last known state and counts of jobs, from events.
 //! - [`node`]: the use cases: subscribe, publish, interest, drain.
 //! - [`http`]: routes, status codes, the accept loop, the detach.
 //! - [`config`]: every setting, from flags, environment and file.
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod config;
 pub mod http;
 pub mod hub;
+pub mod jobs;
 pub mod node;
 pub mod protocol;
 pub mod redis;

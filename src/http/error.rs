@@ -54,6 +54,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path".into())
     }
 
+    pub(super) fn unknown_job() -> Self {
+        let message = "No job of this id is known; a job is forgotten some time after its last event".into();
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let message = "This path does not take this method; the Allow header has those it takes".into();
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)

@@ -38,6 +38,8 @@ pub(super) async fn health(State(state): State<Arc<Shared>>) -> Response {
     let mut reasons = Vec::new();
     reasons.extend(state.node.is_draining().then(|| "draining".to_owned()));
     reasons.extend(broker_problem(&state));
+    let jobs = state.node.job_counts().await;
+    reasons.extend(jobs.problem);
     let (status, code) = match (reasons.is_empty(), was_ready(&state)) {
         (true, _) => ("healthy", StatusCode::OK),
         (false, true) => ("degraded", StatusCode::OK),
@@ -54,6 +56,7 @@ pub(super) async fn health(State(state): State<Arc<Shared>>) -> Response {
             "total_messages": counters.events_sent,
             "max_connections": state.node.max_connections(),
         },
+        "jobs": jobs.counts,
     });
     answer(code, body)
 }

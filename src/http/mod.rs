@@ -11,6 +11,7 @@ mod detach;
 mod error;
 mod health;
 mod identify;
+mod jobs;
 mod origin;
 mod publish;
 mod query;

@@ -8,7 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 
 use super::error::ApiError;
-use super::{State, auth, connections, health, identify, origin, publish, soft, streams};
+use super::{State, auth, connections, health, identify, jobs, origin, publish, soft, streams};
 
 type Routes = Router<Arc<State>>;
 
@@ -30,13 +30,15 @@ pub(super) fn everything(state: &Arc<State>) -> Router {
 fn reading(state: &Arc<State>) -> Routes {
     let identify = from_fn_with_state(Arc::clone(state), identify::identify);
     let embedded = from_fn_with_state(Arc::clone(state), origin::refuse_embedded);
-    Router::new()
+    let states = Router::new().route("/api/jobs/{id}", get(jobs::job)).route_layer(identify.clone());
+    let streams = Router::new()
         .route("/api/sse/stream", get(streams::multiplexed).head(streams::head))
         .route("/stream", get(streams::multiplexed).head(streams::head))
         .route("/api/jobs/stream", get(streams::jobs).head(streams::head))
         .route_layer(identify)
         .route_layer(from_fn(soft::soften))
-        .route_layer(embedded)
+        .route_layer(embedded);
+    streams.merge(states)
 }
 
 fn publishing(state: &State) -> Routes {

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::interest::Interest;
 use crate::broker::Notice;
 use crate::hub::{Broadcast, Hub, TopicId};
-use crate::protocol::channel::ChannelName;
+use crate::jobs::Backlog;
+use crate::protocol::channel::{ChannelName, JOBS};
 use crate::protocol::close::GapReason;
 use crate::protocol::control;
 use crate::protocol::event::Delivery;
@@ -18,11 +19,17 @@ pub(super) struct Pump {
     hub: Arc<Hub>,
     interest: Arc<Interest>,
     peers: mpsc::Sender<Vec<u8>>,
+    jobs: Arc<Backlog>,
 }
 
 impl Pump {
-    pub(super) const fn new(hub: Arc<Hub>, interest: Arc<Interest>, peers: mpsc::Sender<Vec<u8>>) -> Self {
-        Self { hub, interest, peers }
+    pub(super) const fn new(
+        hub: Arc<Hub>,
+        interest: Arc<Interest>,
+        peers: mpsc::Sender<Vec<u8>>,
+        jobs: Arc<Backlog>,
+    ) -> Self {
+        Self { hub, interest, peers, jobs }
     }
 
     /// Runs until the broker ends.
@@ -30,8 +37,8 @@ impl Pump {
         loop {
             tokio::select! {
                 notice = notices.recv() => match notice {
-                    Some(Notice::Event(delivery)) => self.event(&delivery).await,
-                    Some(Notice::Gap { channels, reason }) => self.gap(&channels, reason).await,
+                    Some(Notice::Event(delivery)) => self.event(delivery).await,
+                    Some(Notice::Gap { channels, reason }) => self.interrupted(&channels, reason).await,
                     // Full means that more is asked than can be answered; events do not wait for that.
                     Some(Notice::Peer(words)) => drop(self.peers.try_send(words)),
                     None => return,
@@ -43,13 +50,23 @@ impl Pump {
         }
     }
 
-    async fn event(&self, delivery: &Delivery) {
+    async fn event(&self, delivery: Delivery) {
         let (whole, _keyed) = self.interest.find(&delivery.channel, None);
         if let Some(topic) = whole {
             let block = Block::event(&delivery.event, delivery.position);
             let n = delivery.position.map_or(0, |position| position.n);
             self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
         }
+        if delivery.channel.as_str() == JOBS {
+            self.jobs.push(delivery);
+        }
+    }
+
+    async fn interrupted(&self, channels: &[ChannelName], reason: GapReason) {
+        if channels.iter().any(|channel| channel.as_str() == JOBS) {
+            self.jobs.interrupted();
+        }
+        self.gap(channels, reason).await;
     }
 
     async fn gap(&self, channels: &[ChannelName], reason: GapReason) {

@@ -7,6 +7,7 @@ mod connections;
 mod deliver;
 mod history;
 pub mod interest;
+mod jobs;
 mod peers;
 mod publish;
 mod resume;
@@ -24,13 +25,16 @@ use crate::admission::Capacity;
 use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
 use crate::hub::{Counters, Hub};
+use crate::jobs::JobStore;
 use crate::protocol::channel::ChannelPattern;
 use agents::Agents;
 use history::HistoryReader;
 use interest::Interest;
+use jobs::Jobs;
 use peers::Peers;
 
 pub use connections::{ConnectionPage, Kicked};
+pub use jobs::{JobRefusal, JobsOverview};
 pub use peers::PeersUnreachable;
 pub use publish::PublishRefusal;
 pub use subscribe::{Attachment, Client, Socket, SubscribeRequest};
@@ -72,6 +76,7 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     interest: Arc<Interest>,
     history: HistoryReader,
+    jobs: Jobs,
     peers: Peers,
     agents: Agents,
     capacity: Capacity,
@@ -98,20 +103,24 @@ impl Node {
         interest: Arc<Interest>,
         broker: Arc<dyn Broker>,
         notices: mpsc::Receiver<Notice>,
+        jobs: Arc<dyn JobStore>,
     ) -> (Arc<Self>, Tasks) {
         let capacity = Capacity::new(config.max_connections);
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
         let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
-        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest), peer_words);
+        let (jobs, recorder, backlog) = Jobs::start(jobs, &broker, &interest, &clock);
+        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest), peer_words, backlog);
         let (history, readers) = history::reader(Arc::clone(&broker));
         let (peers, agents) = (Peers::new(Arc::clone(&broker)), Agents::default());
         let expiry = Arc::clone(&interest).expire();
-        let node = Self { config, clock, hub, broker, interest, history, peers, agents, capacity, draining };
+        let node =
+            Self { config, clock, hub, broker, interest, history, jobs, peers, agents, capacity, draining };
         let node = Arc::new(node);
         let tasks = vec![
             tokio::spawn(pump.run(notices)),
             tokio::spawn(readers.run()),
+            tokio::spawn(recorder.run()),
             tokio::spawn(expiry),
             tokio::spawn(Arc::clone(&node).answer_peers(peer_queue)),
         ];

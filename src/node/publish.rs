@@ -35,7 +35,9 @@ impl Node {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.broker.publish(&batch).await?)
+        let positions = self.broker.publish(&batch).await?;
+        self.jobs.published(&batch, &positions).await;
+        Ok(positions)
     }
 }
 

@@ -161,7 +161,7 @@ impl Node {
 
     /// The channels asked for, each once, if all of them are configured or granted by `reads`; without any, the plain
     /// names of both.
-    fn readable(
+    pub(super) fn readable(
         &self,
         channels: Vec<ChannelName>,
         reads: &[ChannelPattern],

@@ -60,6 +60,11 @@ impl ChannelName {
         Ok(Self(name.into()))
     }
 
+    /// The channel [`JOBS`].
+    pub fn jobs() -> Self {
+        Self(JOBS.into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -102,6 +102,11 @@ pub(super) fn implied_key(channel: &ChannelName, data: &str) -> Option<Key> {
     Key::parse(&id).ok()
 }
 
+/// The member `name` of an event's data: none when the data is not an object, or when it is no string.
+pub fn text_member<'a>(data: &'a str, name: &'static str) -> Option<Cow<'a, str>> {
+    Members::parse(data).ok()?.text(name).ok()?
+}
+
 /// The members of a JSON object in their order, the values as the text that they were written in.
 pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 

@@ -35,6 +35,12 @@ impl Position {
         let position = Self { epoch: hex(epoch, EPOCH_DIGITS)?, n: hex(n, N_DIGITS)? };
         (position.n < N_LIMIT).then_some(position)
     }
+
+    /// When the event was published, in Unix milliseconds on the broker's clock: `n` counts in steps of 1/2048 ms. Ahead of
+    /// that clock when it was set back, or while more than two million events a second are published.
+    pub const fn unix_millis(self) -> u64 {
+        self.n >> 11
+    }
 }
 
 impl fmt::Display for Position {

@@ -12,14 +12,20 @@
 //! | `<prefix>@once:<channel>:<hex>` | string: the position that an idempotency key was answered with |
 //! | `<prefix>@leases` | hash: the members of the limits by tag, `@version`, and `@born` while it is young |
 //! | `<prefix>@lease:<tag>` | hash: a node's connections by address and session, `@call`, `@orders` |
+//! | `<prefix>@job:<hex>` | hash: the last known state of the job with this id |
+//! | `<prefix>@jobs:by:<status>` | sorted set: id of a job of this status → when it expires |
+//! | `<prefix>@jobs:recorder` | string: who records jobs for the cluster |
+//! | `<prefix>@jobs:upto` | string: epoch and number of the last durable event that the recorder has recorded |
 //!
 //! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind
 //! an `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:*
 //! &fanlight:*`.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::protocol::channel::ChannelName;
+use crate::protocol::event::Key;
 
 /// The names under one prefix. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +103,31 @@ impl Keys {
         self.internal(&format!("lease:{tag}"))
     }
 
+    /// The state of the job `id`.
+    pub fn job(&self, id: &Key) -> String {
+        let mut name = self.internal("job:");
+        for byte in id.as_str().bytes() {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        name
+    }
+
+    /// The jobs of one status; `status` must be one of ours.
+    pub fn jobs_by(&self, status: &str) -> String {
+        self.internal(&format!("jobs:by:{status}"))
+    }
+
+    /// Who records jobs for the cluster.
+    pub fn jobs_recorder(&self) -> String {
+        self.internal("jobs:recorder")
+    }
+
+    /// Up to where jobs are recorded.
+    pub fn jobs_up_to(&self) -> String {
+        self.internal("jobs:upto")
+    }
+
     /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only,
     /// which is what Redis takes.
     pub fn function(&self, ending: &str) -> String {
@@ -119,6 +150,13 @@ mod tests {
         assert_eq!(keys.channel_of(keys.probe("x").as_bytes()), None);
         assert_eq!(keys.channel_of(b"other:jobs"), None);
         assert_eq!(keys.channel_of(b"fanlight:\xff"), None);
+    }
+
+    #[test]
+    fn a_job_id_cannot_leave_its_name() {
+        let job = |id: &str| Keys::new("p:").job(&Key::parse(id).unwrap());
+        assert_eq!(job("42"), "p:@job:3432");
+        assert_eq!(job("x} *\u{e9}"), "p:@job:787d202ac3a9");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod cli;
 mod drain;
 mod fanout;
 mod foreign_parsers;
+mod jobs;
 mod leaks;
 mod limits_of_files;
 mod proxies;

@@ -1,0 +1,147 @@
+//! What is known of jobs: recording them from what is published and heard, and answering.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::Node;
+use super::interest::{Interest, Listening};
+use super::subscribe::Client;
+use super::topics::Topic;
+use crate::broker::{Broker, HistoryRequest, Publication};
+use crate::clock::{Clock, Tick};
+use crate::jobs::{Backlog, JobCounts, JobState, JobStore, JobUpdate, JobsError, Place, Recorder, Source};
+use crate::protocol::channel::{ChannelName, JOBS};
+use crate::protocol::event::{Delivery, Key};
+use crate::protocol::position::Position;
+
+/// How long the store may take to answer: a caller is told within a second.
+const ANSWER_LIMIT: Duration = Duration::from_millis(800);
+
+/// How long the counts of the last question are good for. Every node asks the same store, so none is older than that.
+const COUNTS_AGE: Duration = Duration::from_millis(500);
+
+/// Why there is no answer about a job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobRefusal {
+    /// The client may not read channel `jobs`.
+    #[error("jobs cannot be read")]
+    Forbidden,
+    /// The store could not be reached in time.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The counts of the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobsOverview {
+    /// As they were last known.
+    pub counts: JobCounts,
+    /// Why they are not the latest.
+    pub problem: Option<String>,
+}
+
+/// The node's part in the states of jobs.
+pub(super) struct Jobs {
+    store: Arc<dyn JobStore>,
+    overview: Mutex<(Option<Tick>, JobsOverview)>,
+    clock: Clock,
+    /// Every node hears channel `jobs` for as long as it runs: any of them may have to record.
+    _heard: Listening,
+}
+
+impl Jobs {
+    /// Starts listening; the recorder is to be run, and what is heard to be put into the backlog.
+    pub(super) fn start(
+        store: Arc<dyn JobStore>,
+        broker: &Arc<dyn Broker>,
+        interest: &Arc<Interest>,
+        clock: &Clock,
+    ) -> (Self, Recorder, Arc<Backlog>) {
+        let backlog = Arc::new(Backlog::new(clock.clone()));
+        let source = Arc::new(History { broker: Arc::clone(broker), jobs: ChannelName::jobs() });
+        let recorder = Recorder::new(Arc::clone(&store), source, Arc::clone(&backlog));
+        let heard = interest.listen(&[Topic { channel: ChannelName::jobs(), key: None }]);
+        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), _heard: heard };
+        (jobs, recorder, backlog)
+    }
+
+    /// Records what was just published, so that whoever has published it can read it at once. What fails here is mended
+    /// by the recorder, which hears the same events.
+    pub(super) async fn published(&self, batch: &[Publication], positions: &[Position]) {
+        let on_jobs = batch.iter().zip(positions).filter(|(event, _)| event.channel.as_str() == JOBS);
+        let updates: Vec<JobUpdate> =
+            on_jobs.filter_map(|(event, at)| JobUpdate::from_event(&event.event, Place::at(*at))).collect();
+        if updates.is_empty() {
+            return;
+        }
+        if let Err(reason) = answer(self.store.record(&updates)).await {
+            tracing::warn!(reason, jobs = updates.len(), "published, but not yet recorded as job states");
+        }
+    }
+
+    async fn counts(&self) -> JobsOverview {
+        // One question at a time; whoever waited for it takes its answer.
+        let mut last = self.overview.lock().await;
+        let (asked, overview) = &mut *last;
+        if asked.is_some_and(|asked| self.clock.now().since(asked) < COUNTS_AGE) {
+            return overview.clone();
+        }
+        match answer(self.store.counts()).await {
+            Ok(counts) => *overview = JobsOverview { counts, problem: None },
+            Err(reason) => overview.problem = Some(reason),
+        }
+        *asked = Some(self.clock.now());
+        overview.clone()
+    }
+}
+
+impl Node {
+    /// The last known state of a job; `None` when it is unknown or has expired.
+    ///
+    /// # Errors
+    /// When the client may not read channel `jobs`, or the state cannot be had within a second.
+    pub async fn job(&self, client: &Client, id: &Key) -> Result<Option<JobState>, JobRefusal> {
+        let readable = self.readable(vec![ChannelName::jobs()], &client.reads);
+        readable.map_err(|_| JobRefusal::Forbidden)?;
+        answer(self.jobs.store.get(id)).await.map_err(JobRefusal::Unavailable)
+    }
+
+    /// How many jobs the cluster has, not older than a second.
+    pub async fn job_counts(&self) -> JobsOverview {
+        self.jobs.counts().await
+    }
+}
+
+async fn answer<T>(asked: BoxFuture<'_, Result<T, JobsError>>) -> Result<T, String> {
+    match timeout(ANSWER_LIMIT, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("the states of the jobs cannot be reached: no answer in time".into()),
+    }
+}
+
+/// The recorder's view of the broker.
+struct History {
+    broker: Arc<dyn Broker>,
+    jobs: ChannelName,
+}
+
+impl Source for History {
+    fn is_live(&self) -> bool {
+        self.broker.status().borrow().subscribed
+    }
+
+    fn since(&self, after: Option<Position>) -> BoxFuture<'_, Result<Vec<Delivery>, String>> {
+        // Before everything; its epoch is no one's, so the whole history is the answer.
+        let after = after.unwrap_or(Position { epoch: 0, n: 0 });
+        async move {
+            let request = HistoryRequest { channel: self.jobs.clone(), after };
+            let history = self.broker.history(&[request]).await.map_err(|error| error.to_string())?;
+            Ok(history.events)
+        }
+        .boxed()
+    }
+}

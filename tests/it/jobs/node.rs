@@ -1,0 +1,264 @@
+//! What nodes show of jobs: events from every source, on every node, whatever happens to the one that records.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::wait::check;
+use crate::support::{Node, Persistence, RedisServer, Request, eventually, secs};
+
+const LONG: Duration = secs(30);
+
+/// The state of a job on one node; `null` when it is not known.
+async fn job(node: &Node, id: &str) -> Value {
+    let answer = node.get(&format!("/api/jobs/{id}")).await;
+    match answer.status() {
+        200 => answer.json(),
+        404 => Value::Null,
+        status => panic!("{status} {}", answer.text()),
+    }
+}
+
+async fn status(node: &Node, id: &str) -> Value {
+    job(node, id).await["status"].clone()
+}
+
+/// The counts on one node.
+async fn counts(node: &Node) -> Value {
+    node.get("/health").await.json()["jobs"].clone()
+}
+
+fn counted(pending: u64, in_progress: u64, completed: u64, cancelled: u64, error: u64) -> Value {
+    json!({
+        "total": pending + in_progress + completed + cancelled + error, "pending": pending,
+        "in_progress": in_progress, "completed": completed, "cancelled": cancelled, "error": error,
+    })
+}
+
+/// Waits until every node counts `expected`.
+async fn all_count(nodes: &[Node], expected: &Value) {
+    eventually("every node has the same counts", LONG, async || {
+        let found = join_all(nodes.iter().map(counts)).await;
+        check(found.iter().all(|counts| counts == expected), json!(found))
+    })
+    .await;
+}
+
+async fn fcall(redis: &RedisServer, kind: &str, id: &str) {
+    let function = format!("{}_publish", redis.prefix().trim_end_matches(':').replace('-', "_"));
+    let data = json!({ "id": id }).to_string();
+    redis.cli(&["FCALL", &function, "1", "jobs", kind, &data]).await;
+}
+
+async fn plain(redis: &RedisServer, kind: &str, id: &str) {
+    redis.publish("jobs", &json!({ "event": kind, "data": { "id": id } }).to_string()).await;
+}
+
+/// Which node records; it says so in its log.
+async fn recorder(nodes: &[Node]) -> usize {
+    eventually("one of the nodes records", LONG, async || {
+        let records = |node: &Node| {
+            let log = node.log();
+            let last = log.lines().rfind(|line| line.contains("records the jobs of the cluster from now on"));
+            last.is_some_and(|line| line.contains("this node"))
+        };
+        nodes.iter().position(records).ok_or("none")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_job_is_shown_as_it_was_last_published() {
+    let node = Node::builder().start().await;
+    assert_eq!(counts(&node).await, counted(0, 0, 0, 0, 0));
+    let data = json!({ "id": "a/b ü", "status": "running", "progress": 7 });
+    let position = node.publish("jobs", "job_progress", &data).await;
+    let answer = node.get("/api/jobs/a%2Fb%20%C3%BC").await;
+    assert_eq!(answer.head.get("cache-control"), Some("no-store"));
+    let mut found = answer.json();
+    let updated = found.as_object_mut().unwrap().remove("updatedAt").unwrap();
+    assert!(updated.as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{updated}");
+    let expected = json!({
+        "id": "a/b ü", "status": "running", "terminal": false, "event": "job_progress", "data": data,
+        "position": position,
+    });
+    assert_eq!(found, expected);
+    node.publish("jobs", "job_failed", &json!({ "id": "a/b ü" })).await;
+    let found = job(&node, "a%2Fb%20%C3%BC").await;
+    assert_eq!((&found["status"], &found["terminal"]), (&json!("failed"), &json!(true)));
+    let head = node.send(&Request::new("HEAD", "/api/jobs/a%2Fb%20%C3%BC")).await;
+    assert_eq!((head.status(), head.text()), (200, String::new()));
+    // The stream of all jobs is no job; one of that name is reached by writing it differently.
+    node.publish("jobs", "job_completed", &json!({ "id": "stream" })).await;
+    assert_eq!(status(&node, "%73tream").await, "completed");
+}
+
+#[tokio::test]
+async fn what_is_no_job_or_may_not_be_read_is_refused() {
+    let node = Node::builder().start().await;
+    for (path, status, code) in [
+        ("/api/jobs/unknown", 404, "not_found"),
+        ("/api/jobs/", 404, "not_found"),
+        ("/api/jobs/a/b", 404, "not_found"),
+        ("/api/jobs/a%0Ab", 400, "bad_request"),
+        ("/api/jobs/%00", 400, "bad_request"),
+        ("/api/jobs/%FF", 400, "bad_request"),
+        (&format!("/api/jobs/{}", "x".repeat(257)), 400, "bad_request"),
+    ] {
+        let answer = node.get(path).await;
+        assert_eq!((answer.status(), answer.code().as_str()), (status, code), "{path}");
+    }
+    let answer = node.send(&Request::new("DELETE", "/api/jobs/42")).await;
+    assert_eq!((answer.status(), answer.code().as_str()), (405, "method_not_allowed"));
+    let closed = Node::builder().set("FANLIGHT_CHANNELS", "news").start().await;
+    let answer = closed.get("/api/jobs/42").await;
+    assert_eq!((answer.status(), answer.code().as_str()), (403, "forbidden"));
+}
+
+#[tokio::test]
+async fn events_from_every_source_show_on_every_node() {
+    let redis = RedisServer::start().await;
+    let nodes = Node::cluster(&redis, 2, &[]).await;
+    for (id, reader) in [("x", &nodes[1]), ("y", &nodes[0])] {
+        let publisher = &nodes[usize::from(id == "y")];
+        publisher.publish("jobs", "job_started", &json!({ "id": id })).await;
+        assert_eq!(status(reader, id).await, "in_progress", "at once, on whatever node");
+    }
+    plain(&redis, "job_started", "plain").await;
+    plain(&redis, "job_cancelled", "plain").await;
+    redis.publish("jobs", r#"{"id":7,"status":"queued"}"#).await;
+    redis.publish("jobs", r#"{"event":"job_log","data":{"id":"nothing of a state"}}"#).await;
+    fcall(&redis, "job_started", "function").await;
+    fcall(&redis, "job_failed", "function").await;
+    fcall(&redis, "job_progress", "function").await;
+    nodes[0].publish("jobs", "job_completed", &json!({ "id": "x" })).await;
+    all_count(&nodes, &counted(1, 1, 1, 1, 1)).await;
+    for node in &nodes {
+        assert_eq!(status(node, "plain").await, "cancelled");
+        assert_eq!(status(node, "7").await, "queued");
+        assert_eq!(status(node, "function").await, "failed");
+        assert_eq!(job(node, "plain").await["position"], Value::Null);
+        assert!(job(node, "function").await["position"].is_string());
+    }
+    assert_eq!(job(&nodes[0], "function").await, job(&nodes[1], "function").await);
+}
+
+#[tokio::test]
+async fn when_the_recorder_is_killed_another_takes_over_and_misses_nothing() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 3, &[]).await;
+    let mut completed = 0;
+    while nodes.len() > 1 {
+        let recorder = recorder(&nodes).await;
+        redis.has_subscribers("jobs", nodes.len() as u64, LONG).await;
+        for i in 0..50 {
+            for (source, kinds) in
+                [("p", ["job_started", "job_completed"]), ("f", ["job_progress", "job_completed"])]
+            {
+                let id = format!("{source}{i}-{}", nodes.len());
+                for kind in kinds {
+                    match source {
+                        "p" => plain(&redis, kind, &id).await,
+                        _ => fcall(&redis, kind, &id).await,
+                    }
+                }
+                // Of an ended job: it changes nothing, neither now nor when it is recorded again.
+                plain(&redis, "job_progress", &id).await;
+                completed += 1;
+            }
+            if i == 25 {
+                nodes.remove(recorder).kill();
+            }
+        }
+        all_count(&nodes, &counted(0, 0, completed, 0, 0)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_published_while_no_node_ran_is_recorded_by_the_first_that_comes() {
+    let redis = RedisServer::start().await;
+    let mut first = Node::start(&redis, &[]).await;
+    fcall(&redis, "job_started", "1").await;
+    eventually("it is recorded", LONG, async || check(status(&first, "1").await == "in_progress", "not yet"))
+        .await;
+    first.kill();
+    fcall(&redis, "job_completed", "1").await;
+    fcall(&redis, "job_started", "2").await;
+    let second = [Node::start(&redis, &[]).await];
+    all_count(&second, &counted(0, 1, 1, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn a_job_expires_with_the_history() {
+    let redis = RedisServer::start().await;
+    let nodes = Node::cluster(&redis, 2, &[("FANLIGHT_HISTORY_TTL", "2s")]).await;
+    nodes[0].publish("jobs", "job_completed", &json!({ "id": "durable" })).await;
+    plain(&redis, "job_started", "plain").await;
+    all_count(&nodes, &counted(0, 0, 0, 0, 0)).await;
+    for node in &nodes {
+        assert_eq!((job(node, "durable").await, job(node, "plain").await), (Value::Null, Value::Null));
+    }
+}
+
+#[tokio::test]
+async fn without_redis_a_job_is_unavailable_and_the_counts_are_the_last_known() {
+    let mut redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[]).await;
+    node.publish("jobs", "job_completed", &json!({ "id": "42" })).await;
+    let nodes = [node];
+    all_count(&nodes, &counted(0, 0, 1, 0, 0)).await;
+    let [node] = nodes;
+    redis.pause();
+    let asked = Instant::now();
+    let answer = node.get("/api/jobs/42").await;
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "broker_unavailable"));
+    assert!(
+        asked.elapsed() < secs(3),
+        "within a second, and what a busy machine adds: {:?}",
+        asked.elapsed()
+    );
+    eventually("the health says that the counts are old", LONG, async || {
+        let health = node.get("/health").await.json();
+        assert_eq!(health["jobs"], counted(0, 0, 1, 0, 0));
+        let told = health["reasons"].to_string().contains("states of the jobs");
+        check(told && health["status"] == "degraded", health)
+    })
+    .await;
+    redis.resume();
+    eventually("the job is there again", LONG, async || {
+        let answer = node.get("/api/jobs/42").await;
+        check(answer.status() == 200, answer.text())
+    })
+    .await;
+    redis.kill();
+    let answer = node.get("/api/jobs/42").await;
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "broker_unavailable"));
+}
+
+#[tokio::test]
+async fn jobs_are_recorded_on_after_redis_was_restarted() {
+    let mut redis = RedisServer::start_with(Persistence::Aof, &[]).await;
+    let nodes = Node::cluster(&redis, 2, &[]).await;
+    recorder(&nodes).await;
+    plain(&redis, "job_started", "plain").await;
+    fcall(&redis, "job_started", "function").await;
+    all_count(&nodes, &counted(0, 2, 0, 0, 0)).await;
+    redis.restart().await;
+    // Nobody hears it live.
+    fcall(&redis, "job_completed", "function").await;
+    all_count(&nodes, &counted(0, 1, 1, 0, 0)).await;
+    redis.has_subscribers("jobs", 2, LONG).await;
+    plain(&redis, "job_completed", "plain").await;
+    all_count(&nodes, &counted(0, 0, 2, 0, 0)).await;
+    redis.restart_empty().await;
+    redis.has_subscribers("jobs", 2, LONG).await;
+    plain(&redis, "job_started", "plain").await;
+    eventually("the function is loaded again and heard", LONG, async || {
+        nodes[0].publish("jobs", "job_started", &json!({ "id": "new" })).await;
+        check(counts(&nodes[1]).await == counted(0, 2, 0, 0, 0), counts(&nodes[1]).await)
+    })
+    .await;
+    all_count(&nodes, &counted(0, 2, 0, 0, 0)).await;
+}
