@@ -1,4 +1,10 @@
 //! Who is asking: addresses, keys, tokens, origins, and what each may do.
 
 mod admin_address;
+mod canary;
+mod forge;
+mod hostile;
+mod origins;
 mod sessions;
+mod soft;
+mod tokens;
