@@ -163,6 +163,7 @@ fn http_config(config: &Config, tokens: Option<Arc<Verifier>>, max_sockets: usiz
         listen: config.listen,
         admin_listen: config.admin_listen,
         allowed_origins,
+        trusted_proxies: config.trusted_proxies.clone(),
         recognition,
         max_sockets,
     }

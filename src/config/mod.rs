@@ -17,6 +17,7 @@ mod values;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::admission::TrustedProxies;
 use crate::auth;
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
@@ -48,6 +49,8 @@ pub struct Config {
     pub history: History,
     /// Over how long a stop spreads the closings; zero closes all at once.
     pub drain: Duration,
+    /// Who may speak for a client's address.
+    pub trusted_proxies: TrustedProxies,
     /// Which web pages may open streams.
     pub allowed_origins: Origins,
     /// Publishing and administration without a key is wanted even beyond loopback.
@@ -153,6 +156,7 @@ impl Config {
             max_event_bytes: 0,
             history: History { size: 0, ttl: Duration::ZERO },
             drain: Duration::ZERO,
+            trusted_proxies: TrustedProxies::default(),
             allowed_origins: Origins::Same,
             insecure: false,
             api_keys: Vec::new(),

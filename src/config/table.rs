@@ -247,6 +247,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "trusted-proxies",
+        placeholder: LIST,
+        help: "Networks of proxies, which alone may speak for a client's address (Forwarded, X-Forwarded-For)",
+        set: |c, v| put(&mut c.trusted_proxies, values::proxies(v)),
+        ..ROW
+    },
+    Setting {
         name: "allowed-origins",
         placeholder: LIST,
         default: Preset::Unset("the same origin"),

@@ -9,6 +9,7 @@ use rand::Rng;
 use tracing_subscriber::EnvFilter;
 
 use super::LogFormat;
+use crate::admission::TrustedProxies;
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
 
@@ -86,6 +87,13 @@ pub(super) fn channels(text: &str) -> Read<Vec<ChannelPattern>> {
         }
     }
     if channels.len() > MAX_CHANNELS { Err(allowed()) } else { Ok(channels) }
+}
+
+/// Comma-separated networks and addresses.
+pub(super) fn proxies(text: &str) -> Read<TrustedProxies> {
+    text.parse().map_err(|_| {
+        "networks and addresses separated by commas, like 10.0.0.0/8,192.0.2.7,fd00::/8".to_owned()
+    })
 }
 
 /// Comma-separated keys that fit into an HTTP header.

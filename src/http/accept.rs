@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -59,9 +58,8 @@ impl Server {
     /// # Errors
     /// When one cannot be bound; which one is in the error.
     pub fn bind(config: Config, node: Arc<Node>) -> Result<Self, BindError> {
-        let Config { listen, admin_listen, max_sockets, allowed_origins, recognition } = config;
-        let was_ready = AtomicBool::new(false);
-        let state = Arc::new(State { node: Arc::clone(&node), recognition, allowed_origins, was_ready });
+        let Config { listen, admin_listen, max_sockets, .. } = config;
+        let state = Arc::new(State::new(config, Arc::clone(&node)));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let connections = |router, max_sockets| {
             let (node, tasks, stop) = (Arc::clone(&node), tasks.clone(), stop.clone());

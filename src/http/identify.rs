@@ -1,11 +1,11 @@
 //! Who asks to read: the client's address, its session, and what its token allows. Whether it comes in is decided in the
 //! node.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -17,6 +17,7 @@ use crate::node::Client;
 use crate::protocol::session::SessionToken;
 
 const SESSION_TOKEN: &str = "x-session-token";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Puts a [`Client`] into the request's extensions, or refuses.
 pub(super) async fn identify(
@@ -40,12 +41,18 @@ fn client(state: &Shared, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> R
     let expires_at = grants.as_ref().map(|grants| grants.expires_at);
     let agent = headers.get(header::USER_AGENT);
     Ok(Client {
-        ip: peer.ip().to_canonical(),
+        ip: address(state, peer, headers),
         session: session(headers, uri)?,
         user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
         reads: grants.map(|grants| grants.read).unwrap_or_default(),
         expires_at,
     })
+}
+
+/// The client's address: the socket's, or what trusted proxies say.
+fn address(state: &Shared, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
+    let lines = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    state.trusted_proxies.client(peer.ip(), lines(header::FORWARDED), lines(X_FORWARDED_FOR))
 }
 
 /// The session of the header, which wins, or of the query.

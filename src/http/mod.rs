@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::node::Node;
+use crate::node::{Node, TrustedProxies};
 
 pub use accept::{BindError, Server};
 pub use auth::Recognition;
@@ -38,6 +38,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// Which web pages may talk to the node.
     pub allowed_origins: AllowedOrigins,
+    /// Who may speak for a client's address.
+    pub trusted_proxies: TrustedProxies,
     /// By what callers are recognised.
     pub recognition: Recognition,
     /// The greatest number of sockets, streams included.
@@ -47,8 +49,16 @@ pub struct Config {
 /// What the handlers share.
 struct State {
     node: Arc<Node>,
+    trusted_proxies: TrustedProxies,
     recognition: Recognition,
     allowed_origins: AllowedOrigins,
     /// The node has been ready once; from then on a lost broker makes it degraded, not unready.
     was_ready: AtomicBool,
+}
+
+impl State {
+    fn new(config: Config, node: Arc<Node>) -> Self {
+        let Config { allowed_origins, trusted_proxies, recognition, .. } = config;
+        Self { node, trusted_proxies, recognition, allowed_origins, was_ready: AtomicBool::new(false) }
+    }
 }

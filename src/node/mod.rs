@@ -33,6 +33,7 @@ use interest::Interest;
 use jobs::Jobs;
 use peers::Peers;
 
+pub use crate::admission::TrustedProxies;
 pub use connections::{ConnectionPage, Kicked};
 pub use jobs::{JobRefusal, JobsOverview};
 pub use peers::PeersUnreachable;

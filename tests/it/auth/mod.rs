@@ -1,5 +1,6 @@
 //! Who is asking: addresses, keys, tokens, origins, and what each may do.
 
+mod addresses;
 mod admin_address;
 mod canary;
 mod forge;

@@ -36,6 +36,7 @@ fn every_flag_variable_and_default_is_in_the_help() {
         ("--history-size", "FANLIGHT_HISTORY_SIZE", "1000"),
         ("--history-ttl", "FANLIGHT_HISTORY_TTL", "1h"),
         ("--drain", "FANLIGHT_DRAIN", "25s"),
+        ("--trusted-proxies", "FANLIGHT_TRUSTED_PROXIES", "none"),
         ("--allowed-origins", "FANLIGHT_ALLOWED_ORIGINS", "same"),
         ("--insecure", "FANLIGHT_INSECURE", "false"),
         ("--api-keys", "FANLIGHT_API_KEYS", "none"),
@@ -153,9 +154,7 @@ fn a_key_that_cannot_check_tokens_is_a_mistake_with_its_reason() {
 
 #[test]
 fn settings_of_later_versions_are_not_accepted_yet() {
-    for flag in ["--max-per-ip=2", "--trusted-proxies=10.0.0.0/8"] {
-        assert_eq!(run(&["config", "check", flag], &[]).code, 2, "{flag}");
-    }
+    assert_eq!(run(&["config", "check", "--max-per-ip=2"], &[]).code, 2);
 }
 
 #[test]
