@@ -26,11 +26,12 @@ pub(super) struct ForNow {
 /// Turns a refusal of the moment into a stream, where that was asked for.
 pub(super) async fn soften(request: Request, next: Next) -> Response {
     let soft = query::member(request.uri(), "onLimit").is_ok_and(|how| how.as_deref() == Some("soft"));
-    let response = next.run(request).await;
-    match response.extensions().get() {
-        Some(ForNow { code, retry_ms }) if soft => {
-            with_stream_headers(Body::from(control::limit(code, *retry_ms).bare()))
-        }
-        _ => response,
-    }
+    let mut response = next.run(request).await;
+    let Some(ForNow { code, retry_ms }) = response.extensions().get().copied().filter(|_| soft) else {
+        return response;
+    };
+    let mut told = with_stream_headers(Body::from(control::limit(code, retry_ms).bare()));
+    // It is the same refusal for whoever counts them.
+    std::mem::swap(told.extensions_mut(), response.extensions_mut());
+    told
 }
