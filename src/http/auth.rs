@@ -5,10 +5,14 @@
 //! to be somebody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use http_body::Body as _;
 
 use super::State;
 use super::credentials::Credentials;
@@ -108,17 +112,20 @@ impl Holder {
         }
     }
 
+    /// Until when one may administer, in milliseconds of Unix time; `None` for ever.
+    ///
     /// # Errors
     /// 403.
-    fn may_administer(&self) -> Result<(), ApiError> {
+    fn may_administer(&self) -> Result<Option<u64>, ApiError> {
         match self {
-            Self::Everything | Self::Token(Grants { admin: true, .. }) => Ok(()),
+            Self::Everything => Ok(None),
+            Self::Token(Grants { admin: true, expires_at, .. }) => Ok(Some(*expires_at)),
             Self::Token(_) => Err(ApiError::forbidden("This token is not for administration")),
         }
     }
 }
 
-/// Lets administrators pass.
+/// Lets administrators pass. What a token opened ends with it, however long the answer would have been.
 pub(super) async fn administrators_only(
     Extract(state): Extract<Arc<State>>,
     request: Request,
@@ -126,8 +133,39 @@ pub(super) async fn administrators_only(
 ) -> Response {
     let given = Credentials::of(request.headers(), request.uri(), &state.allowed_origins);
     let judged = given.and_then(|given| state.recognition.holder(&given)?.may_administer());
-    match judged {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+    let until = match judged {
+        Ok(until) => until,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let response = next.run(request).await;
+    match until {
+        Some(until) if response.body().size_hint().exact().is_none() => {
+            let left = Duration::from_millis(until.saturating_sub(state.node.clock().unix_millis()));
+            response.map(|body| ended_after(left, body))
+        }
+        _ => response,
+    }
+}
+
+/// `body` as far as it comes within `left`.
+fn ended_after(left: Duration, body: Body) -> Body {
+    Body::from_stream(body.into_data_stream().take_until(Box::pin(tokio::time::sleep(left))))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_answer_ends_in_time() {
+        let tick = |n: u32| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::convert::Infallible>("."), n + 1))
+        };
+        let endless = Body::from_stream(stream::unfold(0, tick));
+        let body = axum::body::to_bytes(ended_after(Duration::from_millis(3_500), endless), 100).await;
+        assert_eq!(body.unwrap(), "...");
     }
 }

@@ -36,12 +36,13 @@ pub(super) async fn identify(
 }
 
 fn client(state: &Shared, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
+    let ip = address(state, peer, headers);
     let given = Credentials::of(headers, uri, &state.allowed_origins)?;
     let grants = state.recognition.reader(&given)?;
     let expires_at = grants.as_ref().map(|grants| grants.expires_at);
     let agent = headers.get(header::USER_AGENT);
     Ok(Client {
-        ip: address(state, peer, headers),
+        ip,
         session: session(headers, uri)?,
         user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
         reads: grants.map(|grants| grants.read).unwrap_or_default(),
