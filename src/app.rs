@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{self, Admission, NodeTag, RedisLeases};
 use crate::auth::Verifier;
 use crate::broker::{self, Broker, Notice};
 use crate::clock::Clock;
@@ -22,7 +23,7 @@ use crate::http::{self, AllowedOrigins, Recognition};
 use crate::hub::{self, Hub};
 use crate::jobs::{JobStore, MemoryJobs, RedisJobs};
 use crate::node::interest::Interest;
-use crate::node::{self, Node};
+use crate::node::{self, Node, Rooms};
 use crate::redis;
 use signals::Signals;
 
@@ -48,17 +49,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let files = files::budget(config.streams.max_connections);
     let hub = Hub::start(&hub_config(&config), &clock).context("cannot start the shard threads")?;
     let interest = Interest::new(clock.clone());
-    let Started { broker, notices, jobs, owner } = start_broker(&config, &clock, &interest)?;
+    let redis = connect(&config)?;
+    let Started { broker, notices, jobs, owner } = start_broker(&config, redis.as_ref(), &clock, &interest);
+    let admission = start_admission(&config, files.max_connections, redis.as_ref(), &clock, &broker);
     let broker_name = broker.describe();
-    let (node, tasks) = Node::start(
-        node_config(&config, files.max_connections),
-        clock.clone(),
-        hub,
-        interest,
-        broker,
-        notices,
-        jobs,
-    );
+    let rooms = Rooms { clock: clock.clone(), hub, interest, admission, broker, notices, jobs };
+    let (node, tasks) = Node::start(node_config(&config), rooms);
     let (tokens, reloading) = Verifier::start(config.tokens.clone(), clock.clone());
     let server = http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))?;
     let local = server.local_addr();
@@ -90,6 +86,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     if !drained {
         tracing::warn!(streams = node.seats_taken(), "the drain took too long; the rest is cut");
     }
+    node.leave().await;
     done.cancel();
     // Fails only when the server's task panicked, which the panic hook has reported.
     let _ = serving.await;
@@ -109,23 +106,58 @@ struct Started {
     owner: Option<broker::redis::Owner>,
 }
 
-fn start_broker(config: &Config, clock: &Clock, interest: &Arc<Interest>) -> anyhow::Result<Started> {
+/// The way to Redis; `None` for a node on its own.
+fn connect(config: &Config) -> anyhow::Result<Option<redis::Commands>> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let redis = redis::Config::new(url.expose(), &config.redis.prefix).context("FANLIGHT_REDIS_URL")?;
+    Ok(Some(redis::Commands::new(redis).context("FANLIGHT_REDIS_URL")?))
+}
+
+fn start_broker(
+    config: &Config,
+    redis: Option<&redis::Commands>,
+    clock: &Clock,
+    interest: &Arc<Interest>,
+) -> Started {
     let settings = broker::Config {
         history_size: config.history.size,
         history_ttl: config.history.ttl,
         max_event_bytes: config.max_event_bytes,
     };
     let interest = Arc::clone(interest) as Arc<dyn broker::Interest>;
-    let Some(url) = &config.redis.url else {
+    let Some(redis) = redis else {
         let (broker, notices) = broker::memory::start(settings, clock.clone(), interest);
         let jobs = Arc::new(MemoryJobs::new(config.history.ttl, clock.clone()));
-        return Ok(Started { broker, notices, jobs, owner: None });
+        return Started { broker, notices, jobs, owner: None };
     };
-    let redis = redis::Config::new(url.expose(), &config.redis.prefix).context("FANLIGHT_REDIS_URL")?;
-    let commands = redis::Commands::new(redis).context("FANLIGHT_REDIS_URL")?;
-    let jobs = Arc::new(RedisJobs::new(commands.clone(), config.history.ttl));
-    let (broker, notices, owner) = broker::redis::start(settings, commands, clock.clone(), interest);
-    Ok(Started { broker, notices, jobs, owner: Some(owner) })
+    let (broker, notices, owner) = broker::redis::start(settings, redis.clone(), clock.clone(), interest);
+    let jobs = Arc::new(RedisJobs::new(redis.clone(), config.history.ttl));
+    Started { broker, notices, jobs, owner: Some(owner) }
+}
+
+fn start_admission(
+    config: &Config,
+    max_connections: usize,
+    redis: Option<&redis::Commands>,
+    clock: &Clock,
+    broker: &Arc<dyn Broker>,
+) -> Admission {
+    let settings = admission::Config {
+        max_connections,
+        limits: config.limits.cluster,
+        connect_rate: config.limits.connect_rate,
+        lease_ttl: config.limits.lease_ttl,
+        without_redis: config.limits.without_redis,
+    };
+    let Some(redis) = redis else { return Admission::alone(settings, clock.clone()) };
+    let leases = RedisLeases::new(redis.config().clone());
+    let broker = Arc::clone(broker);
+    let nudge = move |tag: NodeTag| {
+        let broker = Arc::clone(&broker);
+        // Only haste: a word that is lost costs half a second.
+        tokio::spawn(async move { node::nudge(&*broker, tag).await });
+    };
+    Admission::clustered(settings, Arc::new(leases), clock.clone(), nudge)
 }
 
 fn hub_config(config: &Config) -> hub::Config {
@@ -141,11 +173,10 @@ fn hub_config(config: &Config) -> hub::Config {
     }
 }
 
-fn node_config(config: &Config, max_connections: usize) -> node::Config {
+fn node_config(config: &Config) -> node::Config {
     node::Config {
         node_id: config.node_id.as_str().into(),
         channels: config.channels.clone(),
-        max_connections,
         max_event_bytes: config.max_event_bytes,
         drain: config.drain,
     }
@@ -163,8 +194,8 @@ fn http_config(config: &Config, tokens: Option<Arc<Verifier>>, max_sockets: usiz
         listen: config.listen,
         admin_listen: config.admin_listen,
         allowed_origins,
-        trusted_proxies: config.trusted_proxies.clone(),
         recognition,
+        trusted_proxies: config.trusted_proxies.clone(),
         max_sockets,
     }
 }

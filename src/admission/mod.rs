@@ -218,6 +218,21 @@ impl Admission {
         self.books.enter_unasked(request, |ledger| ledger.meets(request))
     }
 
+    /// Connections whose handshake is over.
+    pub fn settled(&self) -> usize {
+        self.capacity.settled()
+    }
+
+    /// Connections, those in their handshake included.
+    pub fn taken(&self) -> usize {
+        self.capacity.taken()
+    }
+
+    /// The greatest number of connections on this node.
+    pub const fn max_connections(&self) -> usize {
+        self.capacity.max()
+    }
+
     /// Which node this is in the leases; `None` without a Redis.
     pub fn tag(&self) -> Option<NodeTag> {
         self.cluster.as_ref().map(|cluster| cluster.tag)

@@ -18,12 +18,17 @@ use super::local::{Ledger, Met, Request, Stamp};
 #[derive(Debug)]
 pub struct Permit {
     hold: Option<Hold>,
-    _seat: Seat,
+    seat: Seat,
 }
 
 impl Permit {
     pub(super) fn new(hold: Option<Hold>, seat: Seat) -> Self {
-        Self { hold, _seat: seat }
+        Self { hold, seat }
+    }
+
+    /// The handshake is over: from here on the permit is a stream's.
+    pub fn settle(&mut self) {
+        self.seat.settle();
     }
 
     /// Calls `close` once when a newer connection of the same session has taken this one's place; at once when that has

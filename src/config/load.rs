@@ -476,8 +476,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn settings_of_later_versions_are_unknown() {
-        let (_file, path) = file("max-per-ip = 2");
+    fn settings_of_other_versions_are_unknown() {
+        let (_file, path) = file("otel-magic = 2");
         assert!(mistakes(&[&path], &[])[0].contains("there is no such setting"));
     }
 }

@@ -17,7 +17,7 @@ mod values;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::admission::TrustedProxies;
+use crate::admission::{self, SessionPolicy, TrustedProxies};
 use crate::auth;
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
@@ -43,6 +43,8 @@ pub struct Config {
     pub channels: Vec<ChannelPattern>,
     /// Bounds and times of each open stream.
     pub streams: Streams,
+    /// Who comes in.
+    pub limits: Limits,
     /// The largest event data that is accepted, in bytes.
     pub max_event_bytes: usize,
     /// How much is kept for those who come back.
@@ -91,6 +93,19 @@ pub struct Streams {
     pub buffer_bytes: usize,
     /// A socket that takes nothing for so long is closed.
     pub send_timeout: Duration,
+}
+
+/// Who comes in, beside the number of streams of a node.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Over the whole cluster.
+    pub cluster: admission::Limits,
+    /// Tries per address on this node; none means no limit.
+    pub connect_rate: Option<admission::ConnectRate>,
+    /// After a node dies its slots are free within this and two seconds.
+    pub lease_ttl: Duration,
+    /// What happens to newcomers while Redis does not answer.
+    pub without_redis: admission::WithoutRedis,
 }
 
 /// How much of each channel is kept.
@@ -152,6 +167,12 @@ impl Config {
                 buffer_events: 0,
                 buffer_bytes: 0,
                 send_timeout: Duration::ZERO,
+            },
+            limits: Limits {
+                cluster: admission::Limits { per_ip: 0, per_session: 0, policy: SessionPolicy::Reject },
+                connect_rate: None,
+                lease_ttl: Duration::ZERO,
+                without_redis: admission::WithoutRedis::default(),
             },
             max_event_bytes: 0,
             history: History { size: 0, ttl: Duration::ZERO },

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::values::{self, DAY, HOUR, KIB, MIB, Read, SECOND};
 use super::{Config, Origins, RedisUrl, keys};
+use crate::admission::MIN_LEASE_TTL;
 
 /// One setting.
 #[derive(Debug)]
@@ -161,6 +162,58 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Preset::Unset("as many as open files allow, at most 100000"),
         help: "Streams on this node; past it 503",
         set: |c, v| put(&mut c.streams.max_connections, values::count(v, 1..=10_000_000).map(Some)),
+        ..ROW
+    },
+    Setting {
+        name: "max-per-ip",
+        fallbacks: &[Fallback { name: "SSE_MAX_CONN_PER_IP", translate: str::to_owned }],
+        placeholder: "N",
+        // A page and its reload.
+        default: Preset::Text("2"),
+        help: "Streams per client address in the whole cluster (IPv6 by /64); 0 = no limit",
+        set: |c, v| put(&mut c.limits.cluster.per_ip, values::limit(v)),
+        ..ROW
+    },
+    Setting {
+        name: "max-per-session",
+        placeholder: "N",
+        default: Preset::Text("1"),
+        help: "Streams per session in the whole cluster; 0 = no limit",
+        set: |c, v| put(&mut c.limits.cluster.per_session, values::limit(v)),
+        ..ROW
+    },
+    Setting {
+        name: "session-policy",
+        placeholder: "POLICY",
+        // Replacing the oldest makes two tabs of one session throw each other out for ever.
+        default: Preset::Text("reject"),
+        help: "Past the session's limit: reject the newcomer, or replace the oldest",
+        set: |c, v| put(&mut c.limits.cluster.policy, values::session_policy(v)),
+        ..ROW
+    },
+    Setting {
+        name: "connect-rate-per-ip",
+        placeholder: "RATE",
+        // A browser that restores its tabs, or a few people behind one address; not a script.
+        default: Preset::Text("20/s"),
+        help: "Tries to open a stream per address on this node, before any other work; burst twice that; 0 = no limit",
+        set: |c, v| put(&mut c.limits.connect_rate, values::connect_rate(v)),
+        ..ROW
+    },
+    Setting {
+        name: "lease-ttl",
+        placeholder: "DURATION",
+        default: Preset::Text("15s"),
+        help: "After a node dies its slots are free within this and 2 s",
+        set: |c, v| put(&mut c.limits.lease_ttl, values::duration(v, MIN_LEASE_TTL..=HOUR)),
+        ..ROW
+    },
+    Setting {
+        name: "limits-without-redis",
+        placeholder: "POLICY",
+        default: Preset::Text("local"),
+        help: "While Redis does not answer: local (count on this node alone), closed (503), open",
+        set: |c, v| put(&mut c.limits.without_redis, values::without_redis(v)),
         ..ROW
     },
     Setting {

@@ -9,7 +9,7 @@ use rand::Rng;
 use tracing_subscriber::EnvFilter;
 
 use super::LogFormat;
-use crate::admission::TrustedProxies;
+use crate::admission::{ConnectRate, SessionPolicy, TrustedProxies, WithoutRedis};
 use crate::protocol::channel::ChannelPattern;
 use crate::protocol::secret::Secret;
 
@@ -57,6 +57,38 @@ pub(super) fn size(text: &str, range: RangeInclusive<usize>) -> Read<usize> {
 pub(super) fn count(text: &str, range: RangeInclusive<usize>) -> Read<usize> {
     let read = text.parse().ok().filter(|n| range.contains(n));
     read.ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// A limit of connections; 0 means none.
+pub(super) fn limit(text: &str) -> Read<u32> {
+    text.parse().ok().filter(|n| *n <= 10_000_000).ok_or_else(|| "a whole number of 0 to 10000000".into())
+}
+
+/// What happens past a session's limit.
+pub(super) fn session_policy(text: &str) -> Read<SessionPolicy> {
+    match text {
+        "reject" => Ok(SessionPolicy::Reject),
+        "replace" => Ok(SessionPolicy::Replace),
+        _ => Err("reject or replace".into()),
+    }
+}
+
+/// What happens to newcomers without Redis.
+pub(super) fn without_redis(text: &str) -> Read<WithoutRedis> {
+    match text {
+        "local" => Ok(WithoutRedis::Local),
+        "closed" => Ok(WithoutRedis::Closed),
+        "open" => Ok(WithoutRedis::Open),
+        _ => Err("local, closed or open".into()),
+    }
+}
+
+/// Tries per time; 0 means no limit.
+pub(super) fn connect_rate(text: &str) -> Read<Option<ConnectRate>> {
+    if text == "0" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "a rate like 20/s, 100/m or 1000/h, or 0 for no limit".into())
 }
 
 /// `true` or `false`.

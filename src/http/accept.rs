@@ -131,6 +131,7 @@ impl Listener {
         let Self { socket, connections, .. } = self;
         let mut complained = false;
         loop {
+            connections.node.room_for_handshake().await;
             if connections.is_full() {
                 complain(&mut complained, "every file that sockets may have is in use");
                 tokio::time::sleep(FULL_PAUSE).await;
@@ -167,7 +168,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 impl Connections {
     /// Streams keep their seat until their socket is gone; everything else is a task here.
     fn is_full(&self) -> bool {
-        self.tasks.len() + self.node.seats_taken() >= self.max_sockets
+        self.tasks.len() + self.node.streams() >= self.max_sockets
     }
 
     fn open(&self, stream: TcpStream, peer: SocketAddr) {

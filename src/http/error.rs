@@ -9,7 +9,7 @@ use rand::Rng;
 use serde::Serialize;
 
 use super::soft::ForNow;
-use crate::node::{PeersUnreachable, PublishRefusal, Refusal};
+use crate::node::{LimitMet, PeersUnreachable, PublishRefusal, Refusal};
 
 /// An answer that is not what was asked for: `{"error":…,"code":…}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,16 +95,31 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let busy = StatusCode::SERVICE_UNAVAILABLE;
         match refusal {
-            Refusal::Capacity { limit } => {
-                let message = "This node has as many streams as it takes".into();
-                Self { limit: Some(limit), ..Self::for_now(busy, "capacity", message, 5_000..=15_000) }
-            }
+            Refusal::Admission(refusal) => refusal.into(),
             // Whoever asks again soon is sent to another node.
             Refusal::Draining => {
                 Self::for_now(busy, "draining", "This node is shutting down".into(), 500..=2_000)
             }
             Refusal::Forbidden => Self::forbidden("A channel of this request cannot be read"),
         }
+    }
+}
+
+impl From<LimitMet> for ApiError {
+    /// How long a refused client waits: until a reload of its own is over, or until others have left.
+    fn from(refusal: LimitMet) -> Self {
+        let too_many = StatusCode::TOO_MANY_REQUESTS;
+        let (status, wait_ms) = match refusal {
+            LimitMet::IpLimit { .. } | LimitMet::SessionLimit { .. } => (too_many, 3_000..=8_000),
+            LimitMet::RateLimit { retry_after } => {
+                let after = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX / 2);
+                (too_many, after.max(1_000)..=after.max(1_000) * 2)
+            }
+            LimitMet::Capacity { .. } => (StatusCode::SERVICE_UNAVAILABLE, 5_000..=15_000),
+            LimitMet::LimitsUnavailable => (StatusCode::SERVICE_UNAVAILABLE, 1_000..=3_000),
+        };
+        let error = Self::for_now(status, refusal.code(), refusal.to_string(), wait_ms);
+        Self { limit: refusal.limit(), ..error }
     }
 }
 

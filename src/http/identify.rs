@@ -26,7 +26,12 @@ pub(super) async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match client(&state, peer, request.headers(), request.uri()) {
+    let ip = address(&state, peer, request.headers());
+    // Before the token is looked at: checking a signature is work, and so is everything after it.
+    if let Err(refusal) = state.node.check_rate(ip) {
+        return ApiError::from(refusal).into_response();
+    }
+    match client(&state, ip, request.headers(), request.uri()) {
         Ok(client) => {
             request.extensions_mut().insert(client);
             next.run(request).await
@@ -35,8 +40,7 @@ pub(super) async fn identify(
     }
 }
 
-fn client(state: &Shared, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
-    let ip = address(state, peer, headers);
+fn client(state: &Shared, ip: IpAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
     let given = Credentials::of(headers, uri, &state.allowed_origins)?;
     let grants = state.recognition.reader(&given)?;
     let expires_at = grants.as_ref().map(|grants| grants.expires_at);
@@ -50,7 +54,7 @@ fn client(state: &Shared, peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> R
     })
 }
 
-/// The client's address: the socket's, or what trusted proxies say.
+/// The address behind the trusted proxies, as far as these are to be believed.
 fn address(state: &Shared, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
     let lines = |name: HeaderName| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     state.trusted_proxies.client(peer.ip(), lines(header::FORWARDED), lines(X_FORWARDED_FOR))

@@ -81,6 +81,11 @@ impl Node {
                     }
                 }
                 Ok(PeerMessage::Answer { question, answer }) => self.peers.answered(question, answer),
+                Ok(PeerMessage::Nudge { tag }) => {
+                    if self.admission.tag().is_some_and(|own| own.to_string() == tag) {
+                        self.admission.nudged();
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a message between nodes that this version does not know")
                 }

@@ -14,14 +14,15 @@ mod resume;
 mod subscribe;
 mod topics;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::admission::Capacity;
+use crate::admission::{self, Admission};
 use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
 use crate::hub::{Counters, Hub};
@@ -33,12 +34,16 @@ use interest::Interest;
 use jobs::Jobs;
 use peers::Peers;
 
-pub use crate::admission::TrustedProxies;
+pub use crate::admission::{Refusal as LimitMet, TrustedProxies};
 pub use connections::{ConnectionPage, Kicked};
 pub use jobs::{JobRefusal, JobsOverview};
-pub use peers::PeersUnreachable;
+pub use peers::{PeersUnreachable, nudge};
 pub use publish::PublishRefusal;
 pub use subscribe::{Attachment, Client, Socket, SubscribeRequest};
+
+/// Handshakes that wait for the broker at a time: as many as their channels fit into one `SUBSCRIBE`, so that more would
+/// only wait elsewhere.
+const MAX_HANDSHAKES: usize = 512;
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -47,8 +52,6 @@ pub struct Config {
     pub node_id: Arc<str>,
     /// Channels that anyone may read.
     pub channels: Vec<ChannelPattern>,
-    /// The greatest number of streams.
-    pub max_connections: usize,
     /// The largest event data, in bytes.
     pub max_event_bytes: usize,
     /// Over how long a drain spreads the closings.
@@ -58,15 +61,30 @@ pub struct Config {
 /// Why a stream is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The node has as many streams as it may.
-    Capacity {
-        /// The limit.
-        limit: usize,
-    },
+    /// A limit, of the node or of the cluster.
+    Admission(admission::Refusal),
     /// The node is going.
     Draining,
     /// A channel that may not be read, or that does not exist: both answer alike.
     Forbidden,
+}
+
+/// What a node is put together from.
+pub struct Rooms {
+    /// The time.
+    pub clock: Clock,
+    /// The local fanout.
+    pub hub: Hub,
+    /// What the broker is asked for.
+    pub interest: Arc<Interest>,
+    /// The door.
+    pub admission: Admission,
+    /// Pub/sub and history.
+    pub broker: Arc<dyn Broker>,
+    /// What the broker yields.
+    pub notices: mpsc::Receiver<Notice>,
+    /// The states of the jobs.
+    pub jobs: Arc<dyn JobStore>,
 }
 
 /// One `fanlight` process, without its HTTP.
@@ -80,7 +98,8 @@ pub struct Node {
     jobs: Jobs,
     peers: Peers,
     agents: Agents,
-    capacity: Capacity,
+    admission: Admission,
+    handshakes: Semaphore,
     draining: AtomicBool,
 }
 
@@ -97,16 +116,9 @@ impl Drop for Tasks {
 
 impl Node {
     /// Puts a node together and starts its tasks on the current runtime.
-    pub fn start(
-        config: Config,
-        clock: Clock,
-        hub: Hub,
-        interest: Arc<Interest>,
-        broker: Arc<dyn Broker>,
-        notices: mpsc::Receiver<Notice>,
-        jobs: Arc<dyn JobStore>,
-    ) -> (Arc<Self>, Tasks) {
-        let capacity = Capacity::new(config.max_connections);
+    pub fn start(config: Config, rooms: Rooms) -> (Arc<Self>, Tasks) {
+        let Rooms { clock, hub, interest, admission, broker, notices, jobs } = rooms;
+        let handshakes = Semaphore::new(MAX_HANDSHAKES);
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
         let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
@@ -115,8 +127,20 @@ impl Node {
         let (history, readers) = history::reader(Arc::clone(&broker));
         let (peers, agents) = (Peers::new(Arc::clone(&broker)), Agents::default());
         let expiry = Arc::clone(&interest).expire();
-        let node =
-            Self { config, clock, hub, broker, interest, history, jobs, peers, agents, capacity, draining };
+        let node = Self {
+            config,
+            clock,
+            hub,
+            broker,
+            interest,
+            history,
+            jobs,
+            peers,
+            agents,
+            admission,
+            handshakes,
+            draining,
+        };
         let node = Arc::new(node);
         let tasks = vec![
             tokio::spawn(pump.run(notices)),
@@ -150,12 +174,30 @@ impl Node {
 
     /// Streams open or in their handshake.
     pub fn seats_taken(&self) -> usize {
-        self.capacity.taken()
+        self.admission.taken()
+    }
+
+    /// Streams whose handshake is over.
+    pub fn streams(&self) -> usize {
+        self.admission.settled()
     }
 
     /// The greatest number of streams.
-    pub const fn max_connections(&self) -> usize {
-        self.capacity.max()
+    pub fn max_connections(&self) -> usize {
+        self.admission.max_connections()
+    }
+
+    /// Counts a try of this address to open a stream. To be asked before any other work.
+    ///
+    /// # Errors
+    /// When the address tries too often.
+    pub fn check_rate(&self, ip: IpAddr) -> Result<(), Refusal> {
+        self.admission.check_rate(ip.into()).map_err(Refusal::Admission)
+    }
+
+    /// Gives the node's slots back to the cluster; whoever asks to come in is then answered as if Redis were away.
+    pub async fn leave(&self) {
+        self.admission.shutdown().await;
     }
 
     /// The hub's counters.

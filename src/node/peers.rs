@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use crate::admission::NodeTag;
 use crate::broker::{Broker, BrokerError, Recipient};
 use crate::protocol::peer::{Answer, Ask, PeerMessage};
 
@@ -53,6 +54,19 @@ impl Drop for Open<'_> {
     }
 }
 
+/// Tells the node with this tag to look at its lease: some of its connections are to be replaced.
+pub async fn nudge(broker: &dyn Broker, tag: NodeTag) {
+    let message = PeerMessage::Nudge { tag: tag.to_string() };
+    if let Err(error) = tell(broker, &Recipient::All, &message).await {
+        tracing::debug!(%error, "a nudge was lost");
+    }
+}
+
+async fn tell(broker: &dyn Broker, to: &Recipient, message: &PeerMessage) -> Result<usize, BrokerError> {
+    let words = serde_json::to_vec(message).map_err(|error| BrokerError::Refused(error.to_string()))?;
+    broker.tell(to, &words).await
+}
+
 impl Peers {
     pub(super) fn new(broker: Arc<dyn Broker>) -> Self {
         Self { broker, open: Mutex::default() }
@@ -89,7 +103,6 @@ impl Peers {
     }
 
     pub(super) async fn tell(&self, to: &Recipient, message: &PeerMessage) -> Result<usize, BrokerError> {
-        let words = serde_json::to_vec(message).map_err(|error| BrokerError::Refused(error.to_string()))?;
-        self.broker.tell(to, &words).await
+        tell(&*self.broker, to, message).await
     }
 }

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::interest::Listening;
 use super::topics::Topic;
 use super::{Node, Refusal};
-use crate::admission::Seat;
+use crate::admission::{Permit, Request, SessionKey};
 use crate::clock::Tick;
 use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
+use crate::protocol::close::CloseReason;
 use crate::protocol::control::Hello;
 use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
@@ -63,7 +65,9 @@ pub struct Attachment {
     pub(super) greeting: Greeting,
     last_event_id: Option<String>,
     expires_at: Option<Tick>,
-    member: Member,
+    listening: Listening,
+    about: About,
+    permit: Permit,
 }
 
 /// What goes into the first block.
@@ -85,7 +89,7 @@ pub struct Socket {
 struct Member {
     listening: Listening,
     about: About,
-    _seat: Seat,
+    _permit: Arc<Permit>,
 }
 
 impl Membership for Member {
@@ -110,7 +114,10 @@ impl Node {
         let SubscribeRequest { client, channels, named_hello, last_event_id } = request;
         let Client { ip, session, user_agent, reads, expires_at } = client;
         let channels = self.readable(channels, &reads)?;
-        let seat = self.capacity.take().ok_or(Refusal::Capacity { limit: self.capacity.max() })?;
+        let key = session.as_ref().map(|session| SessionKey::of(session.as_str()));
+        let admitted = self.admission.admit(Request { ip: ip.into(), session: key }).await;
+        let permit = admitted.map_err(Refusal::Admission)?;
+        let _handshake = self.handshakes.acquire().await;
         let topics: Vec<Topic> =
             channels.iter().map(|channel| Topic { channel: channel.clone(), key: None }).collect();
         let listening = self.interest.listen(&topics);
@@ -119,15 +126,17 @@ impl Node {
         let greeting = Greeting { channels: channels.into(), named: named_hello, retry_ms };
         let user_agent = user_agent.map(|agent| self.agents.share(&agent));
         let about = About { ip, session: session.map(SessionToken::into_text), user_agent };
-        let member = Member { listening, about, _seat: seat };
         let expires_at = expires_at.map(|at| self.tick_at(at));
-        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id, expires_at, member })
+        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id, expires_at, listening, about, permit })
     }
 
     /// Gives the socket of an admitted stream to the hub, and what it missed to the socket. `None` when the client has
     /// gone meanwhile.
     pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
-        let Attachment { id, greeting, last_event_id, expires_at, member } = attachment;
+        let Attachment { id, greeting, last_event_id, expires_at, listening, about, mut permit } = attachment;
+        permit.settle();
+        let permit = Arc::new(permit);
+        let member = Member { listening, about, _permit: Arc::clone(&permit) };
         let Socket { stream, framing } = socket;
         let membership = Box::new(member);
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
@@ -135,10 +144,21 @@ impl Node {
         let hello = if last_event_id.is_none() { Some(self.hello(id, &greeting, None)) } else { None };
         let connection = NewConnection { stream, framing, id, hello, expires_at, membership };
         let key = self.hub.attach(connection).await?;
+        self.close_when_replaced(&permit, key);
+        drop(permit);
         if let Some(last_event_id) = last_event_id {
             self.resume(id, key, &greeting, &last_event_id).await;
         }
         Some(key)
+    }
+
+    /// A newer connection of the same session may take this one's place at any time from the admission on; what happens
+    /// then can be said only now that there is a connection to close.
+    fn close_when_replaced(&self, permit: &Permit, key: ConnectionKey) {
+        let (hub, runtime) = (Arc::clone(&self.hub), Handle::current());
+        permit.on_replaced(move || {
+            runtime.spawn(async move { hub.close(key, CloseReason::Replaced).await });
+        });
     }
 
     pub(super) fn hello(&self, id: Uuid, greeting: &Greeting, recovered: Option<bool>) -> Block {
@@ -178,6 +198,14 @@ impl Node {
             }
         }
         if wanted.is_empty() { Err(Refusal::Forbidden) } else { Ok(wanted) }
+    }
+
+    /// Waits until there is room for another handshake. Whoever accepts connections waits here first: a handshake that
+    /// waits for the broker holds buffers that a stream no longer needs, and in a storm the kernel's queue holds the
+    /// others at a hundredth of the cost.
+    pub async fn room_for_handshake(&self) {
+        // An error means that the semaphore is closed, which it never is.
+        drop(self.handshakes.acquire().await);
     }
 
     /// An event published after the first block must arrive, so the broker's confirmation comes before it. With the

@@ -1,7 +1,7 @@
 //! The table of topics: names to numbers, how many hold each, and how far the broker is with it.
 //!
 //! One table for all of it, because there may be a hundred thousand channels with one subscriber each: an entry costs
-//! 64 bytes, its name, and some ten bytes of index.
+//! 48 bytes, its name, and some ten bytes of index.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -32,16 +32,26 @@ enum Applied {
 
 struct Entry {
     topic: Topic,
-    /// While nobody holds it, when it stops being wanted.
-    lingers_until: Option<Tick>,
     generation: u32,
     holders: u32,
+    /// Which linger is its last; counts up.
+    linger: u16,
+    /// Nobody holds it, but it is still wanted.
+    lingers: bool,
     applied: Applied,
     /// Stands in `changes`.
     queued: bool,
     vacant: bool,
     /// Somebody was let in before the broker had confirmed the channel: what came in between is told as a gap.
     owes_gap: bool,
+}
+
+/// A time at which a channel stops being wanted, unless somebody came back meanwhile.
+#[derive(Clone, Copy)]
+struct Linger {
+    until: Tick,
+    index: u32,
+    count: u16,
 }
 
 #[derive(Default)]
@@ -53,12 +63,12 @@ pub(super) struct Topics {
     /// Entries whose subscription may have to change; each at most once.
     changes: VecDeque<u32>,
     /// In the order of their ends, since all lingers are of one length.
-    lingering: VecDeque<(Tick, u32)>,
+    lingering: VecDeque<Linger>,
 }
 
 impl Entry {
     const fn is_wanted_channel(&self) -> bool {
-        let wanted = self.holders > 0 || self.lingers_until.is_some();
+        let wanted = self.holders > 0 || self.lingers;
         wanted && !self.vacant && self.topic.key.is_none()
     }
 }
@@ -73,7 +83,7 @@ impl Topics {
         let index = found.unwrap_or_else(|| self.insert(topic));
         let entry = &mut self.entries[index as usize];
         entry.holders += 1;
-        entry.lingers_until = None;
+        entry.lingers = false;
         if entry.topic.key.is_none() && entry.applied == Applied::No {
             self.queue(index);
         }
@@ -88,8 +98,9 @@ impl Topics {
         let abandoned = entry.holders == 0;
         if entry.topic.key.is_none() {
             if abandoned {
-                entry.lingers_until = Some(until);
-                self.lingering.push_back((until, index));
+                entry.linger = entry.linger.wrapping_add(1);
+                entry.lingers = true;
+                self.lingering.push_back(Linger { until, index, count: entry.linger });
             }
             return;
         }
@@ -122,12 +133,14 @@ impl Topics {
     /// `true` when something is to be unsubscribed.
     pub(super) fn end_lingers(&mut self, now: Tick) -> bool {
         let mut any = false;
-        while let Some((until, index)) = self.lingering.front().copied().filter(|(until, _)| *until <= now) {
+        while let Some(Linger { index, count, .. }) =
+            self.lingering.front().copied().filter(|linger| linger.until <= now)
+        {
             self.lingering.pop_front();
             let entry = &mut self.entries[index as usize];
             // Held again since, lingering anew, or vacated and reused: then this end is not its own.
-            if !entry.vacant && entry.lingers_until == Some(until) {
-                entry.lingers_until = None;
+            if entry.lingers && entry.linger == count {
+                entry.lingers = false;
                 self.queue(index);
                 any = true;
             }
@@ -238,9 +251,11 @@ impl Topics {
         let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation.wrapping_add(1));
         let entry = Entry {
             topic: topic.clone(),
-            lingers_until: None,
             generation,
             holders: 0,
+            // Goes on from its predecessor's, whose lingers may still be waiting for their end.
+            linger: self.entries.get(index as usize).map_or(0, |entry| entry.linger),
+            lingers: false,
             applied: Applied::No,
             queued: false,
             vacant: false,
@@ -293,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_entry_stays_small() {
-        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 48, "{}", size_of::<Entry>());
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub enum PeerMessage {
         /// What was asked for.
         answer: Answer,
     },
+    /// Some of the connections of the node with this tag are to be replaced: it should look at its lease now.
+    Nudge {
+        /// The node's tag in the leases.
+        tag: String,
+    },
 }
 
 /// A question.

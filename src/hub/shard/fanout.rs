@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
+use slab::Slab;
+
 use super::Shard;
-use crate::hub::connection::{Cause, Phase};
+use crate::hub::connection::{Cause, Connection, Phase};
 use crate::hub::{Broadcast, Config, TopicId};
 use crate::protocol::close::CloseReason;
 use crate::protocol::sse::Block;
@@ -23,7 +25,9 @@ impl Shard {
         let numbers = run.iter().map(|b| b.n).filter(|n| *n != 0);
         let (lowest, highest) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
         let mut full = Vec::new();
-        for slot in self.subscribers.of(topic) {
+        let connections = &self.connections;
+        let slots = self.subscribers.of(topic, |slot| hears(connections, slot, topic));
+        for slot in slots {
             let Some(connection) = self.connections.get_mut(*slot as usize) else { continue };
             // A connection whose replay reaches into the run takes its blocks one by one.
             let whole = single.is_empty()
@@ -58,7 +62,8 @@ impl Shard {
             self.judge(*slot);
         }
         if last {
-            for slot in self.subscribers.of(topic).to_vec() {
+            let connections = &self.connections;
+            for slot in self.subscribers.of(topic, |slot| hears(connections, slot, topic)).to_vec() {
                 self.finish(slot, Cause::Complete, None, true);
             }
         }
@@ -71,6 +76,10 @@ impl Shard {
             self.end(slot, CloseReason::SlowConsumer);
         }
     }
+}
+
+fn hears(connections: &Slab<Connection>, slot: u32, topic: TopicId) -> bool {
+    connections.get(slot as usize).is_some_and(|c| c.membership.topics().contains(&topic))
 }
 
 fn merge(run: &[Broadcast]) -> Block {

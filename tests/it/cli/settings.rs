@@ -153,8 +153,23 @@ fn a_key_that_cannot_check_tokens_is_a_mistake_with_its_reason() {
 }
 
 #[test]
-fn settings_of_later_versions_are_not_accepted_yet() {
-    assert_eq!(run(&["config", "check", "--max-per-ip=2"], &[]).code, 2);
+fn limits_are_read_and_their_mistakes_named() {
+    let good = [
+        "--max-per-ip=2",
+        "--trusted-proxies=10.0.0.0/8,::1",
+        "--connect-rate-per-ip=0",
+        "--session-policy=replace",
+    ];
+    for flag in good {
+        assert_eq!(run(&["config", "check", flag], &[]).code, 0, "{flag}");
+    }
+    let bad =
+        ["--max-per-ip=-1", "--trusted-proxies=10.0.0.0/33", "--connect-rate-per-ip=fast", "--lease-ttl=1s"];
+    for flag in bad {
+        let refused = run(&["config", "check", flag], &[]);
+        let name = flag.split('=').next().unwrap_or_default();
+        assert!(refused.code == 2 && refused.stderr.contains(name), "{flag}: {}", refused.stderr);
+    }
 }
 
 #[test]

@@ -145,10 +145,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A node with an embedded broker, unless told otherwise.
+    /// A node with an embedded broker, unless told otherwise. Everybody here has one address, so limits per address are
+    /// off; tests of the limits set them.
     pub(crate) fn builder() -> NodeBuilder {
         NodeBuilder { settings: Vec::new(), args: Vec::new(), open_files: None, admin: false }
             .set("FANLIGHT_LOG", "info,fanlight=debug")
+            .set("FANLIGHT_MAX_PER_IP", 0)
+            .set("FANLIGHT_MAX_PER_SESSION", 0)
+            .set("FANLIGHT_CONNECT_RATE_PER_IP", 0)
     }
 
     /// A ready node on `redis` with `settings`.
