@@ -7,10 +7,9 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 
 use super::rule::{Standing, Verdict, judge};
-use super::{JobCounts, JobState, JobStore, JobUpdate, JobsError, Status, Turn};
+use super::{JobCounts, JobState, JobStore, JobUpdate, JobsError, Span, Status, Turn};
 use crate::clock::Clock;
 use crate::protocol::event::Key;
-use crate::protocol::position::Position;
 
 /// How many bytes of jobs are kept at most. When it is full the jobs that would expire first are forgotten, as if they had.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -52,11 +51,7 @@ impl JobStore for MemoryJobs {
         ready(Ok(())).boxed()
     }
 
-    fn lead<'a>(
-        &'a self,
-        updates: &'a [JobUpdate],
-        _up_to: Option<Position>,
-    ) -> BoxFuture<'a, Result<Turn, JobsError>> {
+    fn lead<'a>(&'a self, updates: &'a [JobUpdate], _span: Span) -> BoxFuture<'a, Result<Turn, JobsError>> {
         self.record_all(updates);
         ready(Ok(Turn::Recorded)).boxed()
     }
@@ -167,6 +162,7 @@ fn cost(id: &Key, job: &Job) -> usize {
 mod tests {
     use super::*;
     use crate::jobs::Place;
+    use crate::protocol::position::Position;
 
     fn update(id: &str, ms: u64, bytes: usize) -> JobUpdate {
         JobUpdate {

@@ -78,6 +78,15 @@ impl JobCounts {
     }
 }
 
+/// What of the stream one call of the recorder covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The last durable event that is recorded with all before it, as far as the recorder knows.
+    pub after: Option<Position>,
+    /// The last durable event once the call has succeeded.
+    pub up_to: Option<Position>,
+}
+
 /// Why the store did not answer, for people; without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the states of the jobs cannot be reached: {0}")]
@@ -88,10 +97,10 @@ pub struct JobsError(String);
 pub enum Turn {
     /// It is the cluster's recorder, and its updates are in the store.
     Recorded,
-    /// It is the cluster's recorder from now on. Nothing was recorded: everything after `up_to` may be missing and comes
-    /// first.
+    /// It is the cluster's recorder, but the store does not end where it thinks: it is new in office, an answer was lost,
+    /// or the store has lost data. Nothing was recorded: everything after `up_to` may be missing and comes first.
     Begin {
-        /// Up to here all durable events are in the store; `None` when there has been no recorder.
+        /// Up to here all durable events are in the store; `None` when none are.
         up_to: Option<Position>,
     },
     /// Another node records.
@@ -103,13 +112,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// Records updates in any order: for whoever has published them and wants to read them at once.
     fn record<'a>(&'a self, updates: &'a [JobUpdate]) -> BoxFuture<'a, Result<(), JobsError>>;
 
-    /// Records updates in the order of the stream, as the cluster's only recorder; `up_to` is the last durable event
-    /// among or before them. Keeps that office for some seconds, or takes it when nobody has it.
-    fn lead<'a>(
-        &'a self,
-        updates: &'a [JobUpdate],
-        up_to: Option<Position>,
-    ) -> BoxFuture<'a, Result<Turn, JobsError>>;
+    /// Records updates in the order of the stream, as the cluster's only recorder. Keeps that office for some seconds, or
+    /// takes it when nobody has it.
+    fn lead<'a>(&'a self, updates: &'a [JobUpdate], span: Span) -> BoxFuture<'a, Result<Turn, JobsError>>;
 
     /// The state of one job; `None` when it is unknown or has expired.
     fn get<'a>(&'a self, id: &'a Key) -> BoxFuture<'a, Result<Option<JobState>, JobsError>>;

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::backlog::Heard;
-use super::{Backlog, JobStore, JobUpdate, Turn};
+use super::{Backlog, JobStore, JobUpdate, Span, Turn};
 use crate::protocol::event::Delivery;
 use crate::protocol::position::Position;
 
@@ -107,13 +107,14 @@ impl Recorder {
     /// Records events in office, or takes or loses it. `false` when the events were not recorded.
     async fn lead(&mut self, events: &[Heard]) -> Result<bool, String> {
         let updates: Vec<JobUpdate> = events.iter().filter_map(Heard::update).collect();
-        let up_to = events.iter().rev().find_map(Heard::position);
-        let turn = self.store.lead(&updates, up_to).await.map_err(|error| error.to_string())?;
+        let up_to = self.up_to.max(events.iter().rev().find_map(Heard::position));
+        let span = Span { after: self.up_to, up_to };
+        let turn = self.store.lead(&updates, span).await.map_err(|error| error.to_string())?;
         let was_waiting = self.role == Role::Waiting;
         match turn {
             Turn::Recorded => {
-                self.up_to = self.up_to.max(up_to);
-                // In office from before, and whatever came between was not recorded.
+                self.up_to = up_to;
+                // Still in office, but whatever came meanwhile was not recorded.
                 self.role = if was_waiting { Role::Beginning } else { self.role };
             }
             Turn::Begin { up_to } => (self.role, self.up_to) = (Role::Beginning, up_to),
@@ -219,7 +220,7 @@ mod tests {
         fn lead<'a>(
             &'a self,
             updates: &'a [JobUpdate],
-            last: Option<Position>,
+            span: Span,
         ) -> BoxFuture<'a, Result<Turn, JobsError>> {
             if self.cluster.failing.load(Ordering::SeqCst) {
                 return ready(Err(JobsError("away".into()))).boxed();
@@ -227,11 +228,11 @@ mod tests {
             let (holder, up_to) = &mut *self.cluster.office.lock().unwrap();
             let turn = match *holder {
                 Some(other) if other != self.who => Turn::Other,
-                Some(_) => {
-                    *up_to = (*up_to).max(last);
-                    return self.cluster.jobs.lead(updates, last);
+                Some(_) if *up_to == span.after => {
+                    *up_to = span.up_to;
+                    return self.cluster.jobs.lead(updates, span);
                 }
-                None => Turn::Begin { up_to: *up_to },
+                _ => Turn::Begin { up_to: *up_to },
             };
             *holder = holder.or(Some(self.who));
             ready(Ok(turn)).boxed()
@@ -368,6 +369,21 @@ mod tests {
             (cluster.word("42").await, cluster.word("plain").await),
             ("completed".into(), "gone".into())
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_store_has_lost_is_recorded_again() {
+        let cluster = Cluster::start();
+        let node = Node::start(&cluster, 1);
+        turns().await;
+        node.hear(&[cluster.event("completed", "a", Some(1))]);
+        turns().await;
+        // A replica has taken over: it has the office and the history, but not all that was recorded.
+        cluster.event("completed", "b", Some(2));
+        cluster.office.lock().unwrap().1 = None;
+        turns().await;
+        assert_eq!(cluster.word("b").await, "completed");
+        assert_eq!(cluster.office.lock().unwrap().1, Some(Position { epoch: 1, n: 2 }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use uuid::Uuid;
 
-use super::{JobCounts, JobState, JobStore, JobUpdate, JobsError, Place, Status, Turn};
+use super::{JobCounts, JobState, JobStore, JobUpdate, JobsError, Place, Span, Status, Turn};
 use crate::protocol::event::{EventType, Key};
 use crate::protocol::position::Position;
 use crate::redis::{Call, CommandError, Commands, Invoke as _, Script};
@@ -56,16 +56,12 @@ impl RedisJobs {
         }
     }
 
-    async fn call(
-        &self,
-        who: &str,
-        updates: &[JobUpdate],
-        up_to: Option<Position>,
-    ) -> Result<Turn, JobsError> {
+    async fn call(&self, who: &str, updates: &[JobUpdate], span: Span) -> Result<Turn, JobsError> {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let mut call = self.record.call(&names);
-        let up_to = up_to.map(|Position { epoch, n }| format!("{epoch} {n}")).unwrap_or_default();
-        call.arg(who).arg(millis(LEASE)).arg(millis(self.ttl)).arg(up_to);
+        let end =
+            |position: Option<Position>| position.map(|p| format!("{} {}", p.epoch, p.n)).unwrap_or_default();
+        call.arg(who).arg(millis(LEASE)).arg(millis(self.ttl)).arg(end(span.after)).arg(end(span.up_to));
         updates.iter().for_each(|update| self.add(&mut call, update));
         let answer: Vec<String> = self.commands.invoke(&call).await?;
         match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -90,15 +86,11 @@ impl RedisJobs {
 
 impl JobStore for RedisJobs {
     fn record<'a>(&'a self, updates: &'a [JobUpdate]) -> BoxFuture<'a, Result<(), JobsError>> {
-        self.call("", updates, None).map(|turn| turn.map(drop)).boxed()
+        self.call("", updates, Span::default()).map(|turn| turn.map(drop)).boxed()
     }
 
-    fn lead<'a>(
-        &'a self,
-        updates: &'a [JobUpdate],
-        up_to: Option<Position>,
-    ) -> BoxFuture<'a, Result<Turn, JobsError>> {
-        self.call(&self.incarnation, updates, up_to).boxed()
+    fn lead<'a>(&'a self, updates: &'a [JobUpdate], span: Span) -> BoxFuture<'a, Result<Turn, JobsError>> {
+        self.call(&self.incarnation, updates, span).boxed()
     }
 
     fn get<'a>(&'a self, id: &'a Key) -> BoxFuture<'a, Result<Option<JobState>, JobsError>> {

@@ -1,16 +1,17 @@
 -- Records what events say of jobs: one step for a batch.
 -- KEYS: the recorder's lease, up to where it has recorded, then the set of each status.
--- ARGV: who ('' for a publisher), lease and time to live in ms, up to ('EPOCH N' or ''); then for each update: the job's key and
--- id, its place ('EPOCH N PLAIN'), the number of its status, '1' when it starts the job, its word, type and data.
--- Answers { 'recorded' }, { 'other' } when another node records, or { 'begin', up to } when `who` is the recorder from now
--- on: then nothing was recorded.
+-- ARGV: who ('' for a publisher), lease and time to live in ms, after what the updates come and up to what they go ('EPOCH N' or
+-- ''); then for each update: the job's key and id, its place ('EPOCH N PLAIN'), the number of its status, '1' when it starts the
+-- job, its word, type and data.
+-- Answers { 'recorded' }, { 'other' } when another node records, or { 'begin', up to } when `who` is the recorder but something
+-- else was recorded before: then nothing was recorded.
 --
 -- A job is a hash: at, start (places; src/jobs/rule.rs), status (its number), expires, updated (ms), word, type, data.
 -- A set has the jobs of one status by the time at which they expire.
 
 local FIELDS = 8 -- arguments of one update
 
-local who, ttl, up_to = ARGV[1], tonumber(ARGV[3]), ARGV[4]
+local who, ttl, after, up_to = ARGV[1], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local touched = {}
@@ -87,20 +88,18 @@ local function record(key, id, update)
   end
   local status = tonumber(known[3] or nil)
   local start, replaces = judge(known[1], known[2], status, update)
+  expires = math.max(expires, tonumber(known[4] or 0))
   if replaces then
     if status ~= update.status then
       leave(id, status)
     end
     status = update.status
     redis.call('HSET', key, 'at', update.at, 'status', status, 'updated', happened, 'word', update.word,
-      'type', update.kind, 'data', update.data)
-  end
-  if start ~= known[1] then
-    redis.call('HSET', key, 'start', start)
+      'type', update.kind, 'data', update.data, 'start', start, 'expires', expires)
+  elseif start ~= known[1] or expires > tonumber(known[4]) then
+    redis.call('HSET', key, 'start', start, 'expires', expires)
   end
   if replaces or expires > tonumber(known[4]) then
-    expires = math.max(expires, tonumber(known[4] or 0))
-    redis.call('HSET', key, 'expires', expires)
     redis.call('PEXPIREAT', key, expires)
     redis.call('ZADD', set_of(status), expires, id)
     touched[status] = (touched[status] or 0) + 1
@@ -125,11 +124,12 @@ if who ~= '' then
     return { 'other' }
   end
   redis.call('SET', KEYS[1], who, 'PX', ARGV[2])
-  if not holder then
-    return { 'begin', redis.call('GET', KEYS[2]) or '' }
+  local recorded = redis.call('GET', KEYS[2]) or ''
+  if not holder or recorded ~= after then
+    return { 'begin', recorded }
   end
 end
-for i = 5, #ARGV, FIELDS do
+for i = 6, #ARGV, FIELDS do
   record(ARGV[i], ARGV[i + 1], {
     at = ARGV[i + 2], status = tonumber(ARGV[i + 3]), starts = ARGV[i + 4] == '1',
     word = ARGV[i + 5], kind = ARGV[i + 6], data = ARGV[i + 7],
@@ -138,7 +138,7 @@ end
 for status, count in pairs(touched) do
   sweep(set_of(status), count)
 end
-if up_to ~= '' and compare(up_to, redis.call('GET', KEYS[2]) or '0 0') > 0 then
+if up_to ~= after then
   redis.call('SET', KEYS[2], up_to)
 end
 return { 'recorded' }

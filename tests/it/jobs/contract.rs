@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanlight::jobs::{JobState, JobStore, JobUpdate, Status};
+use fanlight::jobs::{JobState, JobStore, JobUpdate, Span, Status, Turn};
 use fanlight::protocol::event::EventType;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -238,13 +238,16 @@ async fn the_recorder_and_any_number_of_publishers_come_to_one_state(
 async fn one_stream(start: Start<'_>, script: &[Said], published: &[(usize, usize)], batch: usize) {
     let store = start(LONG);
     let updates = stream(Moment::now(), script);
-    while store.lead(&[], None).await.unwrap() != fanlight::jobs::Turn::Recorded {}
+    while store.lead(&[], Span::default()).await.unwrap() != Turn::Recorded {}
+    let mut after = None;
     for (i, batch) in updates.chunks(batch).enumerate() {
         for (_, what) in published.iter().filter(|(when, _)| *when == i) {
             let update = updates.get(*what).filter(|update| !update.place.is_plain());
             store.record(update.map(std::slice::from_ref).unwrap_or_default()).await.unwrap();
         }
-        store.lead(batch, batch.iter().rev().find_map(|update| update.place.position())).await.unwrap();
+        let up_to = batch.iter().rev().find_map(|update| update.place.position()).max(after);
+        assert_eq!(store.lead(batch, Span { after, up_to }).await, Ok(Turn::Recorded));
+        after = up_to;
     }
     let mut count = [0; 5];
     for (job, expected) in ["a", "b", "c"].into_iter().zip(expected(script)) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanlight::jobs::{JobStore, Turn};
+use fanlight::jobs::{JobStore, Span, Turn};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -21,21 +21,26 @@ async fn only_one_of_two_nodes_records_and_the_other_takes_over_where_it_stopped
     let (first, second, now) = (store(&server), store(&server), Moment::now());
     let lease = server.key("@jobs:recorder");
     let update = |i| [now.durable(i, "42", "job_progress", &format!(r#"{{"status":"step {i}"}}"#))];
-    assert_eq!(first.lead(&update(1), Some(now.position(1))).await, Ok(Turn::Begin { up_to: None }));
+    let span = |after, up_to| Span {
+        after: Some(now.position(after)).filter(|_| after > 0),
+        up_to: Some(now.position(up_to)).filter(|_| up_to > 0),
+    };
+    assert_eq!(first.lead(&update(1), span(0, 1)).await, Ok(Turn::Begin { up_to: None }));
     assert_eq!(get(&first, "42").await, None, "who begins has recorded nothing");
-    assert_eq!(first.lead(&update(2), Some(now.position(2))).await, Ok(Turn::Recorded));
+    assert_eq!(first.lead(&update(2), span(0, 2)).await, Ok(Turn::Recorded));
     assert!(server.cli(&["PTTL", &lease]).await.parse::<i64>().unwrap() > 0, "it ends by itself");
     // Except on a machine that is too slow for this test.
     server.cli(&["PERSIST", &lease]).await;
-    assert_eq!(second.lead(&update(3), Some(now.position(3))).await, Ok(Turn::Other));
+    assert_eq!(second.lead(&update(3), span(0, 3)).await, Ok(Turn::Other));
     assert_eq!(word(&second, "42").await, "step 2");
-    assert_eq!(first.lead(&update(1), Some(now.position(1))).await, Ok(Turn::Recorded));
 
     server.cli(&["DEL", &lease]).await;
-    let begin = Turn::Begin { up_to: Some(now.position(2)) };
-    assert_eq!(second.lead(&[], None).await, Ok(begin), "it has not gone back");
-    assert_eq!(first.lead(&update(9), Some(now.position(9))).await, Ok(Turn::Other));
-    assert_eq!(second.lead(&[], Some(now.position(8))).await, Ok(Turn::Recorded));
+    let begin = Ok(Turn::Begin { up_to: Some(now.position(2)) });
+    assert_eq!(second.lead(&[], span(0, 0)).await, begin);
+    assert_eq!(second.lead(&update(9), span(1, 9)).await, begin, "it does not know what was recorded");
+    assert_eq!(first.lead(&update(9), span(2, 9)).await, Ok(Turn::Other));
+    assert_eq!(second.lead(&[], span(2, 8)).await, Ok(Turn::Recorded));
+    assert_eq!(second.lead(&[], span(8, 8)).await, Ok(Turn::Recorded));
     assert_eq!(word(&second, "42").await, "step 2");
 }
 
@@ -43,11 +48,13 @@ async fn only_one_of_two_nodes_records_and_the_other_takes_over_where_it_stopped
 async fn the_office_of_a_recorder_that_is_gone_ends() {
     let server = RedisServer::start().await;
     let (first, second) = (store(&server), store(&server));
-    first.lead(&[], None).await.unwrap();
+    first.lead(&[], Span::default()).await.unwrap();
     drop(first);
-    eventually("the other begins", secs(20), async || match second.lead(&[], None).await.unwrap() {
-        Turn::Begin { .. } => Ok(()),
-        turn => Err(format!("{turn:?}")),
+    eventually("the other begins", secs(20), async || {
+        match second.lead(&[], Span::default()).await.unwrap() {
+            Turn::Begin { .. } => Ok(()),
+            turn => Err(format!("{turn:?}")),
+        }
     })
     .await;
 }
