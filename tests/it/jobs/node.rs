@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::wait::check;
-use crate::support::{Node, Persistence, RedisServer, Request, eventually, secs};
+use crate::support::{Node, Persistence, RedisServer, Request, eventually, secs, stays};
 
 const LONG: Duration = secs(30);
 
@@ -174,6 +174,32 @@ async fn when_the_recorder_is_killed_another_takes_over_and_misses_nothing() {
         }
         all_count(&nodes, &counted(0, 0, completed, 0, 0)).await;
     }
+}
+
+#[tokio::test]
+async fn a_recorder_that_was_paused_brings_nothing_back() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 2, &[]).await;
+    let mut paused = nodes.remove(recorder(&nodes).await);
+    for id in ["plain", "again"] {
+        plain(&redis, "job_started", id).await;
+    }
+    all_count(&nodes, &counted(0, 2, 0, 0, 0)).await;
+    paused.pause();
+    plain(&redis, "job_completed", "plain").await;
+    fcall(&redis, "job_failed", "again").await;
+    plain(&redis, "job_started", "again").await;
+    // Only now is somebody else the recorder.
+    all_count(&nodes, &counted(0, 1, 1, 0, 0)).await;
+    fcall(&redis, "job_completed", "again").await;
+    all_count(&nodes, &counted(0, 0, 2, 0, 0)).await;
+    paused.resume();
+    paused.ready(LONG).await;
+    stays("what has ended stays so", secs(2), async || {
+        let found = counts(&paused).await;
+        check(found == counted(0, 0, 2, 0, 0), found)
+    })
+    .await;
 }
 
 #[tokio::test]
