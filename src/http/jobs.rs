@@ -36,8 +36,7 @@ pub(super) async fn job(
     Extension(client): Extension<Client>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let Path(id) = id.map_err(|_| ApiError::bad_request("The job's id is not valid UTF-8"))?;
-    let id = Key::parse(&id).map_err(|error| ApiError::bad_request(format!("The job's id {error}")))?;
+    let id = job_id(id)?;
     let job = state.node.job(&client, &id).await?.ok_or_else(ApiError::unknown_job)?;
     let text;
     let data = match serde_json::from_str(&job.data) {
@@ -58,6 +57,12 @@ pub(super) async fn job(
         updated_at: timestamp(job.updated_at),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+/// The id in the path.
+pub(super) fn job_id(id: Result<Path<String>, PathRejection>) -> Result<Key, ApiError> {
+    let Path(id) = id.map_err(|_| ApiError::bad_request("The job's id is not valid UTF-8"))?;
+    Key::parse(&id).map_err(|error| ApiError::bad_request(format!("The job's id {error}")))
 }
 
 /// RFC 3339 with milliseconds, of Unix milliseconds; those after the year 9999, which nobody means, are cut to it.

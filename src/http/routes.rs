@@ -35,6 +35,7 @@ fn reading(state: &Arc<State>) -> Routes {
         .route("/api/sse/stream", get(streams::multiplexed).head(streams::head))
         .route("/stream", get(streams::multiplexed).head(streams::head))
         .route("/api/jobs/stream", get(streams::jobs).head(streams::head))
+        .route("/api/jobs/{id}/stream", get(streams::job).head(streams::head))
         .route_layer(identify)
         .route_layer(from_fn(soft::soften))
         .route_layer(embedded);

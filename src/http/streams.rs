@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 
 use super::State as Shared;
@@ -13,6 +14,7 @@ use super::detach::Handover;
 use super::error::ApiError;
 use crate::node::{Client, SubscribeRequest};
 use crate::protocol::channel::{self, ChannelName};
+use crate::protocol::event::Key;
 use crate::protocol::sse::Framing;
 
 /// Channels that one stream may name.
@@ -53,13 +55,29 @@ pub(super) async fn multiplexed(
     call: StreamCall,
 ) -> Result<Response, ApiError> {
     let channels = channels(&call.members)?;
-    open(&state, call, channels, true).await
+    open(&state, call, channels, true, None).await
 }
 
 /// `GET /api/jobs/stream`: the channel `jobs`; its first block is an unnamed event.
 pub(super) async fn jobs(State(state): State<Arc<Shared>>, call: StreamCall) -> Result<Response, ApiError> {
-    let jobs = ChannelName::parse(channel::JOBS).map_err(|e| ApiError::bad_channel(e.to_string()))?;
-    open(&state, call, vec![jobs], false).await
+    open(&state, call, vec![ChannelName::jobs()], false, None).await
+}
+
+/// `GET /api/jobs/{id}/stream`: one job, from where it stands to its end. Who has had the end is answered 204, which is
+/// what makes an `EventSource` stop (WHATWG HTML, 9.2.3).
+pub(super) async fn job(
+    State(state): State<Arc<Shared>>,
+    id: Result<Path<String>, PathRejection>,
+    call: StreamCall,
+) -> Result<Response, ApiError> {
+    let id = super::jobs::job_id(id)?;
+    let position = last_event_id(&call.members, &call.headers);
+    if let Some(position) = &position
+        && state.node.has_seen_the_end(&id, position).await
+    {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    open(&state, call, vec![ChannelName::jobs()], false, Some(id)).await
 }
 
 /// `HEAD` of a stream: what `GET` would answer, without a stream and without a slot.
@@ -72,12 +90,13 @@ async fn open(
     call: StreamCall,
     channels: Vec<ChannelName>,
     named_hello: bool,
+    job: Option<Key>,
 ) -> Result<Response, ApiError> {
     if !accepts_event_stream(&call.headers) {
         return Err(ApiError::not_acceptable());
     }
     let last_event_id = last_event_id(&call.members, &call.headers);
-    let request = SubscribeRequest { client: call.client, channels, named_hello, last_event_id };
+    let request = SubscribeRequest { client: call.client, channels, named_hello, last_event_id, job };
     let attachment = state.node.subscribe(request).await?;
     let id = HeaderValue::from_str(&attachment.id.to_string()).ok();
     let framing = if call.version == Version::HTTP_11 { Framing::Chunked } else { Framing::Bare };

@@ -138,6 +138,11 @@ impl Connection {
         self.queue.push(block, self.framing);
     }
 
+    /// Queues blocks at once, past the parking: for a stream that ends with them.
+    pub(super) fn push_all(&mut self, blocks: Vec<Block>) {
+        blocks.into_iter().for_each(|block| self.push(Rc::new(block)));
+    }
+
     /// Queues an event. `false` when there is no room; nothing is queued then.
     pub(super) fn offer(&mut self, n: u64, block: &Rc<Block>) -> bool {
         match &mut self.phase {

@@ -114,7 +114,7 @@ pub struct Broadcast {
 
 enum Command {
     Attach(Box<NewConnection>, oneshot::Sender<ConnectionKey>),
-    Release { key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64 },
+    Release { key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64, last: bool },
     Broadcast(Broadcast),
     Close(ConnectionKey, CloseReason),
     Drain { over: Duration, done: oneshot::Sender<()> },
@@ -172,9 +172,9 @@ impl Hub {
     }
 
     /// Ends the parking of a connection: writes `blocks`, then what came meanwhile without what the blocks already hold
-    /// (events numbered up to `replayed_to`).
-    pub async fn release(&self, key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64) {
-        self.shards[key.shard].inbox.send(Command::Release { key, blocks, replayed_to }).await;
+    /// (events numbered up to `replayed_to`). With `last` the stream is complete: it ends after `blocks`.
+    pub async fn release(&self, key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64, last: bool) {
+        self.shards[key.shard].inbox.send(Command::Release { key, blocks, replayed_to, last }).await;
     }
 
     /// Gives a block to every shard that cares. Waits while an inbox is full.

@@ -143,7 +143,9 @@ impl Shard {
             self.broadcast(&mut run);
             match command {
                 Command::Attach(connection, reply) => self.attach(*connection, reply),
-                Command::Release { key, blocks, replayed_to } => self.release(key, blocks, replayed_to),
+                Command::Release { key, blocks, replayed_to, last } => {
+                    self.release(key, blocks, replayed_to, last);
+                }
                 Command::Close(key, reason) => self.close(key, reason),
                 Command::Drain { over, done } => self.begin_drain(over, done),
                 // Whoever asked may have stopped waiting, here and below.

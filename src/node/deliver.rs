@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::interest::Interest;
+use super::job_stream::View;
 use crate::broker::Notice;
 use crate::hub::{Broadcast, Hub, TopicId};
 use crate::jobs::Backlog;
@@ -51,13 +52,19 @@ impl Pump {
     }
 
     async fn event(&self, delivery: Delivery) {
-        let (whole, _keyed) = self.interest.find(&delivery.channel, None);
+        let of_jobs = delivery.channel.as_str() == JOBS;
+        let key = delivery.event.key.as_ref().filter(|_| of_jobs);
+        let (whole, keyed) = self.interest.find(&delivery.channel, key);
+        let n = delivery.position.map_or(0, |position| position.n);
         if let Some(topic) = whole {
             let block = Block::event(&delivery.event, delivery.position);
-            let n = delivery.position.map_or(0, |position| position.n);
             self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
         }
-        if delivery.channel.as_str() == JOBS {
+        if let Some(topic) = keyed {
+            let View { block, last } = View::of(&delivery.event, delivery.position);
+            self.hub.broadcast(Broadcast { topic, block, n, last }).await;
+        }
+        if of_jobs {
             self.jobs.push(delivery);
         }
     }
@@ -71,8 +78,13 @@ impl Pump {
 
     async fn gap(&self, channels: &[ChannelName], reason: GapReason) {
         for channel in channels {
-            let (whole, _keyed) = self.interest.find(channel, None);
-            if let Some(topic) = whole {
+            // Only jobs have streams of one key; looking for them takes a look at the whole table.
+            let topics = if channel.as_str() == JOBS {
+                self.interest.all_of(channel)
+            } else {
+                self.interest.find(channel, None).0.into_iter().collect()
+            };
+            for topic in topics {
                 self.tell(topic, control::gap(channel, reason)).await;
             }
         }

@@ -75,6 +75,11 @@ impl Interest {
         (table.find(channel, None), key.and_then(|key| table.find(channel, Some(key))))
     }
 
+    /// The numbers of a channel and of every key on it, as far as somebody listens.
+    pub(super) fn all_of(&self, channel: &ChannelName) -> Vec<TopicId> {
+        self.lock().all_of(channel)
+    }
+
     /// The names of topics, those of one key as `channel key`; topics that are gone are left out.
     pub(super) fn names(&self, topics: &[TopicId]) -> Vec<String> {
         let table = self.lock();

@@ -83,6 +83,11 @@ impl Jobs {
         }
     }
 
+    /// The state of one job, or why it cannot be had.
+    pub(super) async fn state(&self, id: &Key) -> Result<Option<JobState>, String> {
+        answer(self.store.get(id)).await
+    }
+
     async fn counts(&self) -> JobsOverview {
         // One question at a time; whoever waited for it takes its answer.
         let mut last = self.overview.lock().await;
@@ -107,7 +112,7 @@ impl Node {
     pub async fn job(&self, client: &Client, id: &Key) -> Result<Option<JobState>, JobRefusal> {
         let readable = self.readable(vec![ChannelName::jobs()], &client.reads);
         readable.map_err(|_| JobRefusal::Forbidden)?;
-        answer(self.jobs.store.get(id)).await.map_err(JobRefusal::Unavailable)
+        self.jobs.state(id).await.map_err(JobRefusal::Unavailable)
     }
 
     /// How many jobs the cluster has, not older than a second.

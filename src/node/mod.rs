@@ -7,6 +7,7 @@ mod connections;
 mod deliver;
 mod history;
 pub mod interest;
+mod job_stream;
 mod jobs;
 mod peers;
 mod publish;

@@ -18,12 +18,21 @@ use crate::protocol::position::Position;
 use crate::protocol::sse::Block;
 
 /// How long a client waits for its history; then it is told a gap and goes live.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a connection is released with.
-struct Release {
-    blocks: Vec<Block>,
-    replayed_to: u64,
+pub(super) struct Release {
+    pub(super) blocks: Vec<Block>,
+    pub(super) replayed_to: u64,
+    /// The stream is complete with these blocks.
+    pub(super) last: bool,
+}
+
+impl Release {
+    /// These blocks, which hold no history, and then whatever comes live.
+    pub(super) const fn new(blocks: Vec<Block>) -> Self {
+        Self { blocks, replayed_to: 0, last: false }
+    }
 }
 
 impl Node {
@@ -39,7 +48,7 @@ impl Node {
             Some(position) => self.catch_up(id, greeting, position).await,
             None => self.gap_everywhere(id, greeting, GapReason::UnknownPosition),
         };
-        self.hub.release(key, release.blocks, release.replayed_to).await;
+        self.hub.release(key, release.blocks, release.replayed_to, release.last).await;
     }
 
     async fn catch_up(&self, id: Uuid, greeting: &Greeting, after: Position) -> Release {
@@ -63,12 +72,12 @@ impl Node {
         let mut blocks = vec![self.hello(id, greeting, Some(gaps.is_empty()))];
         blocks.extend(gaps);
         blocks.extend(replay.after(&greeting.channels, after).map(|(_, block)| block.clone()));
-        Release { blocks, replayed_to: replay.history.up_to.n }
+        Release { replayed_to: replay.history.up_to.n, ..Release::new(blocks) }
     }
 
     fn gap_everywhere(&self, id: Uuid, greeting: &Greeting, reason: GapReason) -> Release {
         let mut blocks = vec![self.hello(id, greeting, Some(false))];
         blocks.extend(greeting.channels.iter().map(|channel| control::gap(channel, reason)));
-        Release { blocks, replayed_to: 0 }
+        Release::new(blocks)
     }
 }

@@ -20,6 +20,7 @@ use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelName, ChannelPattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::control::Hello;
+use crate::protocol::event::Key;
 use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
 
@@ -56,6 +57,8 @@ pub struct SubscribeRequest {
     pub named_hello: bool,
     /// Where the client got to, as it says; anything at all.
     pub last_event_id: Option<String>,
+    /// Only this job, as its own stream shows it; the channel is `jobs` then.
+    pub job: Option<Key>,
 }
 
 /// An admitted stream that has no socket yet.
@@ -64,6 +67,7 @@ pub struct Attachment {
     pub id: Uuid,
     pub(super) greeting: Greeting,
     last_event_id: Option<String>,
+    job: Option<Key>,
     expires_at: Option<Tick>,
     listening: Listening,
     about: About,
@@ -111,7 +115,7 @@ impl Node {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        let SubscribeRequest { client, channels, named_hello, last_event_id } = request;
+        let SubscribeRequest { client, channels, named_hello, last_event_id, job } = request;
         let Client { ip, session, user_agent, reads, expires_at } = client;
         let channels = self.readable(channels, &reads)?;
         let key = session.as_ref().map(|session| SessionKey::of(session.as_str()));
@@ -119,7 +123,7 @@ impl Node {
         let permit = admitted.map_err(Refusal::Admission)?;
         let _handshake = self.handshakes.acquire().await;
         let topics: Vec<Topic> =
-            channels.iter().map(|channel| Topic { channel: channel.clone(), key: None }).collect();
+            channels.iter().map(|channel| Topic { channel: channel.clone(), key: job.clone() }).collect();
         let listening = self.interest.listen(&topics);
         self.wait_for_broker(&listening).await;
         let retry_ms = rand::rng().random_range(RETRY_MS);
@@ -127,13 +131,23 @@ impl Node {
         let user_agent = user_agent.map(|agent| self.agents.share(&agent));
         let about = About { ip, session: session.map(SessionToken::into_text), user_agent };
         let expires_at = expires_at.map(|at| self.tick_at(at));
-        Ok(Attachment { id: Uuid::new_v4(), greeting, last_event_id, expires_at, listening, about, permit })
+        Ok(Attachment {
+            id: Uuid::new_v4(),
+            greeting,
+            last_event_id,
+            job,
+            expires_at,
+            listening,
+            about,
+            permit,
+        })
     }
 
     /// Gives the socket of an admitted stream to the hub, and what it missed to the socket. `None` when the client has
     /// gone meanwhile.
     pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
-        let Attachment { id, greeting, last_event_id, expires_at, listening, about, mut permit } = attachment;
+        let Attachment { id, greeting, last_event_id, job, expires_at, listening, about, mut permit } =
+            attachment;
         permit.settle();
         let permit = Arc::new(permit);
         let member = Member { listening, about, _permit: Arc::clone(&permit) };
@@ -141,12 +155,15 @@ impl Node {
         let membership = Box::new(member);
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
         // whatever arrives from now on.
-        let hello = if last_event_id.is_none() { Some(self.hello(id, &greeting, None)) } else { None };
+        let parked = last_event_id.is_some() || job.is_some();
+        let hello = if parked { None } else { Some(self.hello(id, &greeting, None)) };
         let connection = NewConnection { stream, framing, id, hello, expires_at, membership };
         let key = self.hub.attach(connection).await?;
         self.close_when_replaced(&permit, key);
         drop(permit);
-        if let Some(last_event_id) = last_event_id {
+        if let Some(job) = job {
+            self.open_job(id, key, &greeting, &job, last_event_id.as_deref()).await;
+        } else if let Some(last_event_id) = last_event_id {
             self.resume(id, key, &greeting, &last_event_id).await;
         }
         Some(key)

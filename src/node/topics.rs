@@ -118,6 +118,16 @@ impl Topics {
         self.index_of(channel, key).map(|index| self.id(index))
     }
 
+    /// A channel and every key on it. Looks at the whole table: for what is rare.
+    pub(super) fn all_of(&self, channel: &ChannelName) -> Vec<TopicId> {
+        let of_channel = |(_, entry): &(usize, &Entry)| !entry.vacant && entry.topic.channel == *channel;
+        let number = |(index, entry): (usize, &Entry)| TopicId {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            generation: entry.generation,
+        };
+        self.entries.iter().enumerate().filter(of_channel).map(number).collect()
+    }
+
     /// What a topic is called; `None` when it is gone.
     pub(super) fn name(&self, topic: TopicId) -> Option<String> {
         let entry = self.entries.get(topic.index as usize)?;

@@ -58,10 +58,14 @@ impl Shard {
         self.flush(slot);
     }
 
-    pub(super) fn release(&mut self, key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64) {
+    pub(super) fn release(&mut self, key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64, last: bool) {
         if let Some(slot) = self.find(key) {
             let connection = &mut self.connections[slot as usize];
             connection.last_event = self.now;
+            if last {
+                connection.push_all(blocks);
+                return self.finish(slot, Cause::Complete, None, true);
+            }
             connection.release(blocks, replayed_to);
             self.flush(slot);
         }
