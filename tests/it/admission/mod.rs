@@ -4,6 +4,7 @@ mod cluster;
 mod exact;
 mod exhaustive;
 mod faults;
+mod real_script;
 mod redis_model;
 mod replace;
 mod world;

@@ -482,7 +482,8 @@ impl<B: Backend> World<B> {
         let sessions = self.keys().into_iter().filter(|key| matches!(key, Key::Session(_)));
         sessions.filter(|_| self.limits.policy == SessionPolicy::Replace).find_map(|key| {
             let total: u32 = self.nodes.iter().map(|node| node.count(key)).sum();
-            (total > self.limit(key)).then(|| format!("{key}: {total} connections"))
+            let limit = self.limit(key);
+            (limit > 0 && total > limit).then(|| format!("{key}: {total} connections"))
         })
     }
 }
