@@ -63,7 +63,7 @@ impl State {
                 flight.late,
             )
         });
-        let clients = (&node.waiting, &node.connections, node.life as u8, node.lost_answer, node.was_away);
+        let clients = (&node.waiting, &node.connections, node.life as u8, node.was_away);
         let late = self.late_calls(tag, &rank);
         digest(&(lease, flight, clients, &node.ledger, redis.of_node(tag, &rank), late))
     }
@@ -205,7 +205,7 @@ impl Search {
             if world.arrivals < self.0.arrivals {
                 actions.extend(self.0.requests.iter().map(|r| Action::Arrive { n, r: *r }));
             }
-            actions.extend([Action::Release { n }, Action::AdmitAlone { n }]);
+            actions.push(Action::Release { n });
             actions.extend(node.flight.is_some().then_some(Action::Cancel { n }));
         }
         let asks = !node.waiting.is_empty() && !world.redis.young();
@@ -216,7 +216,7 @@ impl Search {
         actions.extend([Action::Execute { n }, Action::Receive { n }]);
         actions.extend([Action::Resume { n }, Action::Expire { n }, Action::Restart { n }]);
         if world.faults < self.0.faults {
-            actions.extend([Action::LoseAnswer { n }, Action::Die { n }]);
+            actions.extend([Action::LoseAnswer { n }, Action::AdmitAlone { n }, Action::Die { n }]);
             let matters = node.flight.is_some() || !node.connections.is_empty();
             actions.extend(matters.then_some(Action::Pause { n }));
         }
@@ -250,7 +250,7 @@ const QUICK: &[(&str, Bounds)] = &[
         "three nodes, addresses and a session",
         Bounds { arrivals: 3, requests: &[2, 3], limits: reject(2, 1), ..CALM },
     ),
-    ("two nodes, a fault", Bounds { nodes: 2, arrivals: 1, connected: 2, ..FAULTY }),
+    ("two nodes, a fault", Bounds { nodes: 2, limits: reject(1, 0), connected: 0, ..FAULTY }),
     (
         "two nodes, a fault, one that replaces",
         Bounds { nodes: 2, arrivals: 1, requests: &[2], limits: replace(1), ..FAULTY },

@@ -1,6 +1,7 @@
 //! The limits hold over the cluster.
 
 mod cluster;
+mod cost;
 mod exact;
 mod exhaustive;
 mod faults;

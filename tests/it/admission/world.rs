@@ -53,7 +53,7 @@ pub(super) enum Action {
     LoseAnswer { n: usize },
     /// A call that its node has given up on reaches Redis.
     ExecuteLate { at: usize },
-    /// Node `n`, which has just lost an answer, decides about its clients alone.
+    /// The last client that waits at node `n` loses its patience, and the node decides about it alone.
     AdmitAlone { n: usize },
     /// The oldest connection of node `n` ends.
     Release { n: usize },
@@ -103,7 +103,6 @@ pub(super) struct Node {
     /// Requests that wait, and whether their clients still do.
     pub(super) waiting: Vec<(Request, bool)>,
     pub(super) connections: Vec<(Request, Option<Stamp>)>,
-    pub(super) lost_answer: bool,
     /// It was away at some time: its lease has ended while it held it, or it has admitted alone.
     pub(super) was_away: bool,
 }
@@ -198,7 +197,6 @@ impl<B: Backend> World<B> {
         let requests: Vec<Request> = node.waiting.iter().map(|(request, _)| *request).collect();
         let call = node.lease.next_call(&mut node.ledger, &requests, true);
         node.flight = Some(Flight { call, reply: None, late: false });
-        node.lost_answer = false;
         true
     }
 
@@ -240,7 +238,6 @@ impl<B: Backend> World<B> {
         }
         let Some(flight) = node.flight.take() else { return false };
         node.lease.doubt(&mut node.ledger, &flight.call);
-        node.lost_answer = true;
         if flight.reply.is_none() {
             self.late.push(flight.call);
         }
@@ -259,18 +256,20 @@ impl<B: Backend> World<B> {
 
     fn admit_alone(&mut self, n: usize) -> bool {
         let node = &mut self.nodes[n];
-        if node.life != Life::Up || !node.lost_answer || node.waiting.is_empty() {
+        let up = node.life == Life::Up;
+        let Some((request, waits)) = node.waiting.iter_mut().rev().find(|(_, waits)| up && *waits) else {
             return false;
-        }
-        for (request, waits) in std::mem::take(&mut node.waiting) {
-            if waits && node.ledger.meets(&request).is_none() {
-                let stamp = node.ledger.enter_unasked(&request);
-                node.connections.push((request, stamp));
-                node.was_away = true;
-                let beyond = node.ledger.beyond_limit(&request);
-                if let Some((session, last)) = request.session.zip(beyond.last()) {
-                    node.close_up_to(session, *last);
-                }
+        };
+        *waits = false;
+        let request = *request;
+        self.faults += 1;
+        if node.ledger.meets(&request).is_none() {
+            let stamp = node.ledger.enter_unasked(&request);
+            node.connections.push((request, stamp));
+            node.was_away = true;
+            let beyond = node.ledger.beyond_limit(&request);
+            if let Some((session, last)) = request.session.zip(beyond.last()) {
+                node.close_up_to(session, *last);
             }
         }
         true
@@ -499,7 +498,6 @@ impl Node {
             flight: None,
             waiting: Vec::new(),
             connections: Vec::new(),
-            lost_answer: false,
             was_away: false,
         }
     }
