@@ -233,3 +233,82 @@ impl Ledger {
         self.untold = self.counts.keys().copied().collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: IpKey = IpKey::V4([192, 0, 2, 1]);
+
+    fn ledger(policy: SessionPolicy) -> Ledger {
+        Ledger::new(Limits { per_ip: 2, per_session: 1, policy })
+    }
+
+    fn of(session: &str) -> Request {
+        Request { ip: ADDRESS, session: Some(SessionKey::of(session)) }
+    }
+
+    fn told(ledger: &mut Ledger) -> Vec<(Key, Held)> {
+        ledger.take_untold(usize::MAX)
+    }
+
+    #[test]
+    fn what_redis_has_counted_itself_need_not_be_told() {
+        let mut ledger = ledger(SessionPolicy::Reject);
+        assert_eq!(ledger.enter_admitted(&of("a"), None), Ok(None));
+        assert!(!ledger.has_untold());
+        ledger.leave(&of("a"), None);
+        let session = Key::Session(SessionKey::of("a"));
+        assert_eq!(told(&mut ledger), [(Key::Ip(ADDRESS), Held::Count(0)), (session, Held::Count(0))]);
+        assert!(!ledger.has_untold());
+    }
+
+    #[test]
+    fn a_limit_that_this_node_meets_alone_is_met_whatever_redis_says() {
+        let mut ledger = ledger(SessionPolicy::Reject);
+        ledger.enter_unasked(&of("a"));
+        assert_eq!(ledger.meets(&of("a")), Some(Met::Session));
+        assert_eq!(ledger.enter_admitted(&of("a"), None), Err(Met::Session));
+        ledger.enter_unasked(&of("b"));
+        assert_eq!(ledger.meets(&of("c")), Some(Met::Ip));
+        assert_eq!(told(&mut ledger).len(), 3);
+    }
+
+    #[test]
+    fn what_is_not_limited_is_not_counted() {
+        let limits = Limits { per_ip: 0, per_session: 0, policy: SessionPolicy::Reject };
+        let mut ledger = Ledger::new(limits);
+        ledger.enter_unasked(&of("a"));
+        assert_eq!((ledger.counts().count(), ledger.has_untold()), (0, false));
+    }
+
+    #[test]
+    fn newcomers_that_replace_are_told_apart_by_rising_stamps() {
+        let mut ledger = ledger(SessionPolicy::Replace);
+        assert_eq!(ledger.enter_admitted(&of("a"), Some(1000)), Ok(Some(1000)));
+        assert_eq!(ledger.meets(&of("a")), None);
+        assert_eq!(ledger.enter_unasked(&of("a")), Some(1001));
+        assert_eq!(ledger.beyond_limit(&of("a")), [1000]);
+        // Redis gave the stamp that this node has used meanwhile.
+        ledger.limits.per_ip = 9;
+        assert_eq!(ledger.enter_admitted(&of("a"), Some(1001)), Ok(Some(1002)));
+        assert_eq!(ledger.up_to(SessionKey::of("a"), 1001), [1000, 1001]);
+        ledger.leave(&of("a"), Some(1001));
+        let session = Key::Session(SessionKey::of("a"));
+        assert!(told(&mut ledger).contains(&(session, Held::Stamps(vec![1000, 1002]))));
+    }
+
+    #[test]
+    fn doubt_is_told_again_and_a_new_lease_is_told_everything_but_zeros() {
+        let mut ledger = ledger(SessionPolicy::Reject);
+        ledger.enter_unasked(&of("a"));
+        let first = told(&mut ledger);
+        ledger.doubt(first.iter().map(|(key, _)| *key));
+        assert_eq!(told(&mut ledger), first);
+        ledger.leave(&of("a"), None);
+        ledger.enter_unasked(&of("b"));
+        ledger.doubt_everything();
+        let session = Key::Session(SessionKey::of("b"));
+        assert_eq!(told(&mut ledger), [(Key::Ip(ADDRESS), Held::Count(1)), (session, Held::Count(1))]);
+    }
+}

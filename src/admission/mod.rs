@@ -44,8 +44,8 @@ pub use self::permit::Permit;
 pub use self::rate::{BadRate, ConnectRate};
 pub use self::refusal::Refusal;
 
-/// Newcomers that may wait for Redis at once; more are refused with [`Refusal::LimitsUnavailable`]. Redis decides about
-/// so many within a second, so a longer queue would only hold people who give up before their turn.
+/// Newcomers that may wait for Redis at once; for more it is as if Redis did not answer. It decides about so many within
+/// a second, so in a longer queue people would lose their patience before their turn.
 const QUEUE: usize = 16_384;
 
 /// What happens to newcomers while Redis does not answer.
@@ -198,7 +198,9 @@ impl Admission {
         }
         let (answer, decision) = oneshot::channel();
         let waiting = Waiting { request, answer };
-        cluster.queue.try_send(waiting).map_err(|_| Refusal::LimitsUnavailable)?;
+        if cluster.queue.try_send(waiting).is_err() {
+            return self.without_redis(&request);
+        }
         match timeout(PATIENCE, decision).await {
             Ok(Ok(Answer::Admitted(hold))) => Ok(Ok(hold)),
             Ok(Ok(Answer::Refused(met))) => Ok(Err(met)),

@@ -48,8 +48,9 @@ local function stale(version)
   return answer
 end
 
--- Keeps the lease and buries the dead. A member without a lease counts for nothing already.
-local function heartbeat()
+-- Keeps the lease and buries the dead. A member without a lease counts for nothing already. join.lua says why a version
+-- is a time.
+local function heartbeat(version)
   redis.call('PEXPIRE', own, ttl)
   if redis.call('PTTL', members) < ttl then
     redis.call('PEXPIRE', members, ttl)
@@ -60,9 +61,9 @@ local function heartbeat()
   for at = SELF + 1, #KEYS do
     if redis.call('EXISTS', KEYS[at]) == 0 then
       redis.call('HDEL', members, string.sub(KEYS[at], -#tag))
-      redis.call('HINCRBY', members, '@version', 1)
     end
   end
+  redis.call('HSET', members, '@version', digits(math.max(now(), version + 1)))
 end
 
 -- For how many ms nobody is admitted yet. A clock that was set back must not make that longer.
@@ -258,7 +259,7 @@ if record[1] ~= ARGV[2] then
   return stale(record[1])
 end
 if ttl > 0 then
-  heartbeat()
+  heartbeat(record[1])
 end
 
 local wait, verdicts, stamps = too_young(record[3]), {}, {}

@@ -13,15 +13,20 @@ if done and done >= number then
   return {'lost'}
 end
 
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
 -- No record: Redis is new or has lost its data. '@born' keeps everybody from being admitted until all nodes had the
--- time to say what they hold. A version is never used twice, also not across a loss: it starts at the time.
-if redis.call('EXISTS', members) == 0 then
-  local now = redis.call('TIME')
-  local micros = now[1] .. string.format('%06d', now[2])
-  redis.call('HSET', members, '@version', micros, '@born', micros)
+-- time to say what they hold.
+local version = tonumber(redis.call('HGET', members, '@version'))
+if not version then
+  redis.call('HSET', members, '@born', string.format('%.0f', now))
 end
-if redis.call('HSET', members, tag, 1) == 1 then
-  redis.call('HINCRBY', members, '@version', 1)
+-- A version is never used twice, also not after a loss of data or when a replica takes over: it is the time of the
+-- change.
+if redis.call('HSET', members, tag, 1) == 1 or not version then
+  version = math.max(now, (version or 0) + 1)
+  redis.call('HSET', members, '@version', string.format('%.0f', version))
 end
 if redis.call('PTTL', members) < ttl then
   redis.call('PEXPIRE', members, ttl)

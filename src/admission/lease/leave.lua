@@ -5,6 +5,8 @@
 -- ARGV: this node's tag
 redis.call('UNLINK', KEYS[2])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
-  redis.call('HINCRBY', KEYS[1], '@version', 1)
+  local time = redis.call('TIME')
+  local version = math.max(time[1] * 1000000 + time[2], redis.call('HGET', KEYS[1], '@version') + 1)
+  redis.call('HSET', KEYS[1], '@version', string.format('%.0f', version))
 end
 return {'left'}

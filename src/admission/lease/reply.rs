@@ -92,8 +92,9 @@ fn applied(apply: &Apply, rest: Vec<Value>) -> Result<Applied, ParsingError> {
         FromRedisValue::from_redis_value(Value::Array(rest))?;
     let nudge: Result<Vec<NodeTag>, _> = nudge.iter().map(|tag| parse(tag)).collect();
     let verdicts = verdicts(apply, &letters, &stamps)?;
-    if wait == 0 && verdicts.len() != apply.requests.len() {
-        return Err(format!("{} verdicts for {} requests", verdicts.len(), apply.requests.len()).into());
+    let expected = if wait == 0 { apply.requests.len() } else { 0 };
+    if letters.len() != expected {
+        return Err(format!("{} verdicts instead of {expected}", letters.len()).into());
     }
     Ok(Applied { wait: Duration::from_millis(wait), verdicts, mandate: orders(&mandate)?, nudge: nudge? })
 }
@@ -121,4 +122,89 @@ fn orders(texts: &[String]) -> Result<Vec<(SessionKey, Stamp)>, ParsingError> {
         _ => Err("half an order".into()),
     };
     texts.chunks(2).map(order).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admission::key::IpKey;
+    use crate::admission::local::{Limits, Request};
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn texts(list: &[&str]) -> Value {
+        Value::Array(list.iter().map(|word| text(word)).collect())
+    }
+
+    fn apply(policy: SessionPolicy, sessions: &[Option<&str>]) -> Call {
+        let ip = IpKey::V4([192, 0, 2, 1]);
+        let request = |session: &Option<&str>| Request { ip, session: session.map(SessionKey::of) };
+        Call::Apply(Apply {
+            tag: NodeTag::fixed(1),
+            version: 1,
+            confirmed: 1,
+            number: 2,
+            beat: None,
+            young: Duration::ZERO,
+            limits: Limits { per_ip: 2, per_session: 1, policy },
+            told: Vec::new(),
+            requests: sessions.iter().map(request).collect(),
+            others: Vec::new(),
+        })
+    }
+
+    fn answer(wait: i64, verdicts: &str, stamps: &[&str], mandate: &[&str]) -> Value {
+        let wait = Value::Int(wait);
+        Value::Array(vec![text("applied"), wait, text(verdicts), texts(stamps), texts(mandate), texts(&[])])
+    }
+
+    #[test]
+    fn stamps_go_to_the_admitted_that_have_a_session() {
+        let call = apply(SessionPolicy::Replace, &[Some("a"), None, Some("b"), Some("c")]);
+        let Ok(Reply::Applied(applied)) = Reply::parse(&call, answer(0, "aaia", &["7", "8"], &[])) else {
+            panic!("not understood");
+        };
+        let admitted = |stamp| Verdict::Admitted(stamp);
+        assert_eq!(
+            applied.verdicts,
+            [admitted(Some(7)), admitted(None), Verdict::Refused(Met::Ip), admitted(Some(8))]
+        );
+    }
+
+    #[test]
+    fn a_young_record_decides_about_nobody() {
+        let call = apply(SessionPolicy::Reject, &[None, None]);
+        let Ok(Reply::Applied(applied)) = Reply::parse(&call, answer(250, "", &[], &[])) else {
+            panic!("not understood");
+        };
+        assert_eq!((applied.wait, applied.verdicts.len()), (Duration::from_millis(250), 0));
+    }
+
+    #[test]
+    fn what_is_no_answer_to_the_call_is_an_error() {
+        let call = apply(SessionPolicy::Replace, &[Some("a")]);
+        for bad in [
+            Value::Nil,
+            Value::Array(Vec::new()),
+            texts(&["joined", "1"]),
+            texts(&["what"]),
+            texts(&["stale", "x"]),
+            texts(&["stale"]),
+            texts(&["stale", "1", "no-tag"]),
+            answer(0, "", &[], &[]),
+            answer(0, "aa", &["1"], &[]),
+            answer(0, "a", &[], &[]),
+            answer(0, "x", &["1"], &[]),
+            answer(0, "a", &["1"], &["s"]),
+            answer(0, "a", &["1"], &["s1", "2"]),
+        ] {
+            let parsed = Reply::parse(&call, bad.clone());
+            assert!(parsed.is_err(), "{bad:?}: {parsed:?}");
+        }
+        assert_eq!(Reply::parse(&call, texts(&["lost"])).ok(), Some(Reply::Lost));
+    }
 }

@@ -143,7 +143,7 @@ impl Writer {
                 _ = beats.tick() => self.beat_due = true,
                 () = self.work() => {}
             }
-            self.exchange().await;
+            while self.exchange().await && !stop.is_cancelled() {}
         }
         self.give_up();
         let leave = self.lease.leave();
@@ -180,8 +180,9 @@ impl Writer {
         }
     }
 
-    /// Makes one call and acts on its answer.
-    async fn exchange(&mut self) {
+    /// Makes one call and acts on its answer. True when the next call should follow at once, because Redis answered but
+    /// did not carry this one out.
+    async fn exchange(&mut self) -> bool {
         self.fill();
         let requests: Vec<Request> = self.front.iter().map(|waiting| waiting.request).collect();
         let call = self.books.next_call(&mut self.lease, &requests, self.beat_due);
@@ -194,12 +195,13 @@ impl Writer {
             // that would admit on counts that others no longer see.
             Ok(Ok(reply)) if took < CALL_LIMIT => {
                 let (outcome, decisions) = self.books.settle(&mut self.lease, &call, reply);
-                self.act(&call, outcome, decisions);
+                return self.act(&call, outcome, decisions);
             }
             Ok(Ok(_)) => self.failed(&call, took, "it answered too late"),
             Ok(Err(error)) => self.failed(&call, took, &error.to_string()),
             Err(_) => self.failed(&call, took, "it did not answer"),
         }
+        false
     }
 
     /// Takes more newcomers from the queue, and forgets those who have given up.
@@ -213,7 +215,7 @@ impl Writer {
         }
     }
 
-    fn act(&mut self, call: &Call, outcome: Outcome, decisions: Vec<Result<Hold, Met>>) {
+    fn act(&mut self, call: &Call, outcome: Outcome, decisions: Vec<Result<Hold, Met>>) -> bool {
         match outcome {
             Outcome::Applied { wait, mandate, nudge, .. } => {
                 self.recovered();
@@ -222,12 +224,13 @@ impl Writer {
                 self.answer(decisions);
                 mandate.into_iter().for_each(|(session, stamp)| self.books.replace_up_to(session, stamp));
                 nudge.into_iter().for_each(|tag| (self.nudge)(tag));
+                false
             }
             Outcome::Again => self.round(),
             Outcome::Lost => {
                 self.link.lost_leases.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(tag = %self.lease.tag(), "Redis no longer knows this node's lease: taking a new one");
-                self.round();
+                self.round()
             }
         }
     }
@@ -242,12 +245,14 @@ impl Writer {
         }
     }
 
-    /// A call was answered but not carried out.
-    fn round(&mut self) {
+    /// A call was answered but not carried out. False when that happens too often to try again at once.
+    fn round(&mut self) -> bool {
         self.rounds += 1;
-        if self.rounds > MAX_ROUNDS {
+        let again = self.rounds <= MAX_ROUNDS;
+        if !again {
             self.suffer("it answers, but carries nothing out", false);
         }
+        again
     }
 
     fn failed(&mut self, call: &Call, took: Duration, why: &str) {

@@ -53,11 +53,15 @@ impl Cluster {
     /// Doors that are ready: a new record has made its first newcomers wait already.
     pub(super) async fn ready_doors(&self, count: usize) -> Vec<Arc<Admission>> {
         let doors = self.doors(count);
-        for door in &doors {
+        self.ready(&doors).await;
+        doors
+    }
+
+    async fn ready(&self, doors: &[Arc<Admission>]) {
+        for door in doors {
             eventually("the door opens", secs(20), async || door.admit(of(250)).await.map(drop)).await;
         }
         self.comes_to(&BTreeMap::new()).await;
-        doors
     }
 
     /// What all leases say together, by field.
@@ -146,8 +150,8 @@ impl Drop for Guest {
     }
 }
 
-/// Doors that nudge each other, as the program's nodes do.
-pub(super) fn nudging_doors(cluster: &Cluster, count: usize) -> Vec<Arc<Admission>> {
+/// Ready doors that nudge each other, as the program's nodes do.
+pub(super) async fn nudging_doors(cluster: &Cluster, count: usize) -> Vec<Arc<Admission>> {
     let doors: Arc<std::sync::OnceLock<Vec<Arc<Admission>>>> = Arc::default();
     let made = (0..count).map(|_| {
         let all = Arc::clone(&doors);
@@ -161,5 +165,6 @@ pub(super) fn nudging_doors(cluster: &Cluster, count: usize) -> Vec<Arc<Admissio
     });
     let made: Vec<_> = made.collect();
     let _ = doors.set(made.clone());
+    cluster.ready(&made).await;
     made
 }

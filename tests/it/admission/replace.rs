@@ -48,7 +48,7 @@ async fn comes_to_be_open(connections: &[Connection], expected: &[usize]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_stays_and_the_count_is_exact_again() {
     let cluster = Cluster::new(limits(0, 1, SessionPolicy::Replace)).await;
-    let doors = nudging_doors(&cluster, 3);
+    let doors = nudging_doors(&cluster, 3).await;
     let mut connections = Vec::new();
     for n in 0..9 {
         connections.push(connect(&doors[n % 3], 1).await);
@@ -61,7 +61,7 @@ async fn the_newest_stays_and_the_count_is_exact_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_limit_of_three_the_oldest_go_first() {
     let cluster = Cluster::new(limits(0, 3, SessionPolicy::Replace)).await;
-    let doors = nudging_doors(&cluster, 2);
+    let doors = nudging_doors(&cluster, 2).await;
     let mut connections = Vec::new();
     for n in 0..6 {
         connections.push(connect(&doors[n / 2 % 2], 1).await);
@@ -72,7 +72,7 @@ async fn with_a_limit_of_three_the_oldest_go_first() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_newcomers_at_once_leave_as_many_as_the_limit() {
     let cluster = Cluster::new(limits(0, 2, SessionPolicy::Replace)).await;
-    let doors = nudging_doors(&cluster, 3);
+    let doors = nudging_doors(&cluster, 3).await;
     let connections = join_all((0..60).map(|n| connect(&doors[n % 3], 1))).await;
     eventually("two are left", secs(5), async || {
         let open = open(&connections).len();
@@ -86,7 +86,7 @@ async fn many_newcomers_at_once_leave_as_many_as_the_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nudge_that_is_lost_costs_a_heartbeat() {
     let cluster = Cluster::new(limits(0, 1, SessionPolicy::Replace)).await;
-    let doors = cluster.doors(2);
+    let doors = cluster.ready_doors(2).await;
     let connections = [connect(&doors[0], 1).await, connect(&doors[1], 1).await];
     comes_to_be_open(&connections, &[1]).await;
 }
@@ -94,7 +94,7 @@ async fn a_nudge_that_is_lost_costs_a_heartbeat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_at_its_limit_replaces_nobody() {
     let cluster = Cluster::new(limits(2, 1, SessionPolicy::Replace)).await;
-    let doors = nudging_doors(&cluster, 2);
+    let doors = nudging_doors(&cluster, 2).await;
     let first = connect(&doors[0], 1).await;
     let _second = doors[1].admit(with(1, "other")).await.unwrap();
     assert!(doors[1].admit(with(1, "tab")).await.is_err());
@@ -106,7 +106,7 @@ async fn an_address_at_its_limit_replaces_nobody() {
 async fn what_came_in_without_redis_is_put_right_when_it_is_back() {
     let mut cluster = Cluster::new(limits(0, 1, SessionPolicy::Replace)).await;
     cluster.config.without_redis = WithoutRedis::Local;
-    let doors = nudging_doors(&cluster, 3);
+    let doors = nudging_doors(&cluster, 3).await;
     connect(&doors[0], 1).await;
     cluster.redis.pause();
     let mut connections = Vec::new();
@@ -128,7 +128,7 @@ async fn what_came_in_without_redis_is_put_right_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_redis_has_lost_is_given_again() {
     let cluster = Cluster::new(limits(0, 1, SessionPolicy::Replace)).await;
-    let doors = cluster.doors(2);
+    let doors = cluster.ready_doors(2).await;
     let first = connect(&doors[0], 1).await;
     let second = connect(&doors[1], 1).await;
     cluster.redis.cli(&["FLUSHALL"]).await;
