@@ -3,6 +3,7 @@
 
 mod banner;
 mod files;
+mod memory;
 mod signals;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start: the address is taken, or the system gives no threads.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    memory::purge_at_once();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("fanlight")
