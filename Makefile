@@ -19,6 +19,7 @@ test-deps: ## install what the tests drive: redis, nginx, haproxy, foreign SSE p
 test: test-deps ## every test, against real redis-servers and proxies on free ports
 	$(CARGO) test --locked --all-targets
 	$(CARGO) test --locked --doc
+	cd client && npm ci --silent --no-audit --no-fund && npm test
 
 lint: ## format, clippy and documentation, every warning an error
 	$(CARGO) fmt --check

@@ -1,7 +1,7 @@
 //! Every setting of a node, from flags, environment and file.
 //!
 //! [`table`] is the single source: flags, environment names, file keys, defaults, allowed values and help all come from
-//! its rows. [`load`] reads the sources (flag over environment over file over default) and reports every mistake at once.
+//! its rows. [`load()`] reads the sources (flag over environment over file over default) and reports every mistake at once.
 //! This room opens nothing but that file and the files of keys that settings name: it does not connect, bind or raise
 //! limits.
 
