@@ -13,7 +13,7 @@ use super::State as Shared;
 use super::detach::Handover;
 use super::error::ApiError;
 use crate::node::{Client, SubscribeRequest};
-use crate::protocol::channel::{self, ChannelName};
+use crate::protocol::channel::{self, ChannelList, ChannelName};
 use crate::protocol::event::Key;
 use crate::protocol::sse::Framing;
 
@@ -60,7 +60,7 @@ pub(super) async fn multiplexed(
 
 /// `GET /api/jobs/stream`: the channel `jobs`; its first block is an unnamed event.
 pub(super) async fn jobs(State(state): State<Arc<Shared>>, call: StreamCall) -> Result<Response, ApiError> {
-    open(&state, call, vec![ChannelName::jobs()], false, None).await
+    open(&state, call, ChannelName::jobs().into(), false, None).await
 }
 
 /// `GET /api/jobs/{id}/stream`: one job, from where it stands to its end. Who has had the end is answered 204, which is
@@ -77,7 +77,7 @@ pub(super) async fn job(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    open(&state, call, vec![ChannelName::jobs()], false, Some(id)).await
+    open(&state, call, ChannelName::jobs().into(), false, Some(id)).await
 }
 
 /// `HEAD` of a stream: what `GET` would answer, without a stream and without a slot.
@@ -88,7 +88,7 @@ pub(super) async fn head() -> Response {
 async fn open(
     state: &Shared,
     call: StreamCall,
-    channels: Vec<ChannelName>,
+    channels: ChannelList,
     named_hello: bool,
     job: Option<Key>,
 ) -> Result<Response, ApiError> {
@@ -116,22 +116,24 @@ pub(super) fn with_stream_headers(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// The channels of `channels=a,b`; none when there is no such member, or for `all`.
-fn channels(members: &[(String, String)]) -> Result<Vec<ChannelName>, ApiError> {
+/// The channels of `channels=a,b`; without such a member, all.
+fn channels(members: &[(String, String)]) -> Result<ChannelList, ApiError> {
     let lists = members.iter().filter(|(name, _)| name == "channels").map(|(_, list)| list.as_str());
     let names: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
     if names.len() > MAX_CHANNELS {
         let message = format!("{} channels; a stream carries at most {MAX_CHANNELS}", names.len());
         return Err(ApiError::bad_channel(message));
     }
-    if matches!(names[..], [channel::ALL | ""]) {
-        return Ok(Vec::new());
+    if matches!(names[..], [] | [""]) {
+        return Ok(ChannelList { all: true, names: Vec::new() });
     }
     let parse = |name: &&str| {
         ChannelName::parse(name)
             .map_err(|error| ApiError::bad_channel(format!("{:?}: {error}", shortened(name))))
     };
-    names.iter().map(parse).collect()
+    let all = names.contains(&channel::ALL);
+    let names = names.iter().filter(|name| **name != channel::ALL).map(parse).collect::<Result<_, _>>()?;
+    Ok(ChannelList { all, names })
 }
 
 /// Where the client got to. The header, which a browser sends when it reconnects, wins over the query, which is part of
@@ -167,22 +169,28 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(list: &str) -> Result<Vec<ChannelName>, ApiError> {
+    fn parse(list: &str) -> Result<ChannelList, ApiError> {
         channels(&[("channels".to_owned(), list.to_owned())])
+    }
+
+    fn all() -> Result<ChannelList, ApiError> {
+        Ok(ChannelList { all: true, names: vec![] })
     }
 
     #[test]
     fn all_and_nothing_mean_every_configured_channel() {
         for list in ["all", ""] {
-            assert_eq!(parse(list), Ok(vec![]));
+            assert_eq!(parse(list), all());
         }
-        assert_eq!(channels(&[]), Ok(vec![]));
+        assert_eq!(channels(&[]), all());
     }
 
     #[test]
     fn a_wrong_name_refuses_the_whole_list_and_is_named() {
-        assert_eq!(parse("jobs,pending-changes").unwrap().len(), 2);
-        for list in ["jobs,", "jobs,all", "a b", "jobs,,x", "é"] {
+        assert_eq!(parse("jobs,pending-changes").unwrap().names.len(), 2);
+        let both = parse("all,x").unwrap();
+        assert!(both.all && both.names == [ChannelName::parse("x").unwrap()]);
+        for list in ["jobs,", "a b", "jobs,,x", "é"] {
             assert!(parse(list).is_err(), "{list}");
         }
         assert!(parse(&vec!["c"; 128].join(",")).is_ok());

@@ -110,7 +110,7 @@ impl Node {
     /// # Errors
     /// When the client may not read channel `jobs`, or the state cannot be had within a second.
     pub async fn job(&self, client: &Client, id: &Key) -> Result<Option<JobState>, JobRefusal> {
-        let readable = self.readable(vec![ChannelName::jobs()], &client.reads);
+        let readable = self.readable(ChannelName::jobs().into(), &client.reads);
         readable.map_err(|_| JobRefusal::Forbidden)?;
         self.jobs.state(id).await.map_err(JobRefusal::Unavailable)
     }

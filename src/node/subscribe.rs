@@ -17,7 +17,7 @@ use super::{Node, Refusal};
 use crate::admission::{Permit, Request, SessionKey};
 use crate::clock::Tick;
 use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
-use crate::protocol::channel::{ChannelName, ChannelPattern};
+use crate::protocol::channel::{ChannelList, ChannelName, ChannelPattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::control::Hello;
 use crate::protocol::event::Key;
@@ -51,8 +51,8 @@ pub struct Client {
 pub struct SubscribeRequest {
     /// Who asks.
     pub client: Client,
-    /// The channels; empty means every plain name that the client may read.
-    pub channels: Vec<ChannelName>,
+    /// The channels.
+    pub channels: ChannelList,
     /// Whether the first block has an `event:` line.
     pub named_hello: bool,
     /// Where the client got to, as it says; anything at all.
@@ -196,17 +196,18 @@ impl Node {
         self.clock.now().after(Duration::from_millis(left))
     }
 
-    /// The channels asked for, each once, if all of them are configured or granted by `reads`; without any, the plain
+    /// The channels asked for, each once, if all of them are configured or granted by `reads`; `all` stands for the plain
     /// names of both.
     pub(super) fn readable(
         &self,
-        channels: Vec<ChannelName>,
+        asked: ChannelList,
         reads: &[ChannelPattern],
     ) -> Result<Vec<ChannelName>, Refusal> {
         let allowed = || self.config.channels.iter().chain(reads);
-        let asked = if channels.is_empty() { allowed().filter_map(plain).collect() } else { channels };
-        let mut wanted: Vec<ChannelName> = Vec::with_capacity(asked.len());
-        for channel in asked {
+        let all: Vec<ChannelName> =
+            if asked.all { allowed().filter_map(plain).collect() } else { Vec::new() };
+        let mut wanted: Vec<ChannelName> = Vec::with_capacity(all.len() + asked.names.len());
+        for channel in all.into_iter().chain(asked.names) {
             if !allowed().any(|pattern| pattern.matches(&channel)) {
                 return Err(Refusal::Forbidden);
             }

@@ -102,6 +102,21 @@ impl<'de> serde::Deserialize<'de> for ChannelName {
     }
 }
 
+/// The channels that a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelList {
+    /// Every plain name that the client may read.
+    pub all: bool,
+    /// These besides.
+    pub names: Vec<ChannelName>,
+}
+
+impl From<ChannelName> for ChannelList {
+    fn from(name: ChannelName) -> Self {
+        Self { all: false, names: vec![name] }
+    }
+}
+
 /// One entry of a channel list: a plain name, or a family (`public:*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelPattern {
