@@ -13,14 +13,17 @@ use crate::support::swarm::source;
 use crate::support::wait::{check, secs};
 use crate::support::{Node, RedisServer, SseRequest, eventually};
 
-/// How many connections `make chaos` opens; `make test` opens a tenth.
+/// How many connections `make chaos` opens; `make test` opens a fifth.
 const CYCLES: usize = 100_000;
 
 /// How many are in the middle of their life at the same time.
 const AT_ONCE: usize = 64;
 
+/// By how much the allocator's own coming and going moves the figure: within 800 KiB over 60,000 connections.
+const ALLOCATOR_KIB: u64 = 2048;
+
 fn cycles() -> usize {
-    if std::env::var_os("FANLIGHT_CHAOS").is_some() { CYCLES } else { CYCLES / 10 }
+    if std::env::var_os("FANLIGHT_CHAOS").is_some() { CYCLES } else { CYCLES / 5 }
 }
 
 /// One connection's life, by its number: each fifth alike.
@@ -89,7 +92,7 @@ async fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
     run(node.addr(), cycles() / 2).await;
     assert_eq!(settled(&mut node, &redis, &baseline).await, files, "open files");
     let grown = node.process().pss_kib().saturating_sub(memory);
-    assert!(grown < 1024, "{grown} KiB more after {} connections", cycles() / 2);
+    assert!(grown < ALLOCATOR_KIB, "{grown} KiB more after {} connections", cycles() / 2);
     assert_eq!(node.get("/health").await.json()["stream"]["active_connections"], 0);
 }
 
