@@ -21,10 +21,11 @@ test: test-deps ## every test, against real redis-servers and proxies on free po
 	$(CARGO) test --locked --doc
 	cd client && npm ci --silent --no-audit --no-fund && npm test
 
+# The documentation is built with its private items, so links to them are no mistake.
 lint: ## format, clippy and documentation, every warning an error
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items
 
 bench: ## measure against the floor, axum and nchan; writes docs/benchmarks.md (15 minutes, a quiet machine)
 	@tests/deps bench
