@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::http::exchange;
-use crate::support::wait::secs;
-use crate::support::{Node, RedisServer, Request, Response, SseClient, SseRequest};
+use crate::support::wait::{check, secs};
+use crate::support::{Node, RedisServer, Request, Response, SseClient, SseRequest, eventually};
 
 struct Scene {
     redis: RedisServer,
@@ -208,9 +208,9 @@ async fn closes_after(to: SocketAddr, bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_requests_are_closed_and_leave_nothing() {
-    let mut scene = Scene::new().await;
+    let scene = Scene::new().await;
     scene.node.get("/livez").await;
-    let before = scene.node.process().open_files();
+    let before = scene.node.open_files(&scene.redis).await;
     let to = scene.node.addr();
     let halves: [&[u8]; 7] = [
         b"",
@@ -223,9 +223,9 @@ async fn half_requests_are_closed_and_leave_nothing() {
     ];
     let answers = futures_util::future::join_all(halves.map(|half| closes_after(to, half))).await;
     assert!(answers.iter().all(|answer| !answer.starts_with("HTTP/1.1 2")), "{answers:?}");
-    let process = scene.node.process();
-    crate::support::eventually("every file is closed", secs(5), async || {
-        crate::support::wait::check(process.open_files() <= before, process.open_files())
+    eventually("every file is closed", secs(5), async || {
+        let now = scene.node.open_files(&scene.redis).await;
+        check(now == before, now)
     })
     .await;
     scene.nobody_was_disturbed().await;

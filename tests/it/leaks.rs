@@ -97,8 +97,7 @@ async fn connections_that_come_and_go_in_every_way_leave_nothing_behind() {
     assert_eq!(node.get("/health").await.json()["stream"]["active_connections"], 0);
 }
 
-/// Waits until the subscriptions are what they were and the open files stay the same; returns how many, without the
-/// connections to Redis: a bounded pool has as many as it once needed at the same time.
+/// Waits until the subscriptions are what they were and the open files stay the same; returns how many.
 async fn settled(node: &mut Node, redis: &RedisServer, baseline: &str) -> usize {
     // Half requests live until the header time-out of 10 s, and interest lingers.
     eventually("the subscriptions are what they were", secs(60), async || {
@@ -113,8 +112,7 @@ async fn settled(node: &mut Node, redis: &RedisServer, baseline: &str) -> usize 
     .await;
     let mut last = (0, 0);
     eventually("the open files stay the same", secs(20), async || {
-        let to_redis: usize = redis.info("connected_clients").await.parse().unwrap();
-        let now = node.process().open_files() - to_redis;
+        let now = node.open_files(redis).await;
         last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
         check(last.1 >= 100, format!("{now} files"))
     })

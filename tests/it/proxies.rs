@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::wait::secs;
 use crate::support::web_proxy::{Kind, WebProxy};
-use crate::support::{Node, RedisServer, SseClient, SseRequest};
+use crate::support::{Node, RedisServer, SseClient, SseRequest, eventually};
 
 /// Payloads of plain `PUBLISH`, and the blocks that they must become, to the byte.
 const PLAIN: [(&str, &str); 7] = [
@@ -114,19 +114,23 @@ async fn through(kind: Kind, proxy: SocketAddr, request: &SseRequest, redis: &Re
     assert_eq!(client.body_text(), blocks.concat(), "{kind:?}");
 }
 
+/// How many streams the node counts.
+async fn active(node: &Node) -> u64 {
+    node.get("/health").await.json()["stream"]["active_connections"].as_u64().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_a_proxy_leaves_the_node_too() {
     let redis = RedisServer::start().await;
-    let mut node = Node::start(&redis, &[("FANLIGHT_HEARTBEAT", "500ms")]).await;
+    let node = Node::start(&redis, &[("FANLIGHT_HEARTBEAT", "500ms")]).await;
     for kind in [Kind::NginxDefault, Kind::Nginx11, Kind::HaProxy] {
         let proxy = WebProxy::start(kind, &[node.addr()]).await;
-        drop(SseClient::open(proxy.addr(), "/stream").await);
-        let before = node.process().open_files();
         let client = SseClient::open(proxy.addr(), "/stream").await;
+        assert_eq!(active(&node).await, 1);
         drop(client);
-        let process = node.process();
-        crate::support::eventually("the node closes its side", secs(10), async || {
-            crate::support::wait::check(process.open_files() <= before, process.open_files())
+        eventually("the stream is gone", secs(10), async || match active(&node).await {
+            0 => Ok(()),
+            count => Err(count),
         })
         .await;
     }

@@ -251,6 +251,14 @@ impl Node {
         client
     }
 
+    /// How many files it has open, without its connections to `redis` (which must have no other clients but redis-cli): a
+    /// bounded pool has as many as it once needed at the same time.
+    pub(crate) async fn open_files(&self, redis: &RedisServer) -> usize {
+        let to_redis: usize = redis.info("connected_clients").await.parse().unwrap();
+        // One of them is redis-cli's own.
+        self.process.open_files() + 1 - to_redis
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
