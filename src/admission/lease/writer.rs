@@ -147,7 +147,7 @@ impl Writer {
         }
         self.give_up();
         let leave = self.lease.leave();
-        if timeout(CALL_LIMIT, self.store.call(&leave)).await.is_err() {
+        if !matches!(timeout(CALL_LIMIT, self.store.call(&leave)).await, Ok(Ok(_))) {
             tracing::warn!("the lease could not be given back; it ends by itself");
         }
     }
@@ -265,16 +265,14 @@ impl Writer {
 
     /// One call that hangs has used up everybody's patience by itself; others are tried again for as long as it lasts.
     fn suffer(&mut self, why: &str, hung: bool) {
+        if self.health == Health::Well {
+            tracing::warn!(why, "Redis fails: limits cannot be checked across the cluster");
+        }
         let now = self.clock.now();
         self.health = match self.health {
-            Health::Down => Health::Down,
-            _ if hung => Health::Down,
-            Health::Troubled { since } if now.since(since) >= PATIENCE => Health::Down,
-            Health::Troubled { since } => Health::Troubled { since },
-            Health::Well => {
-                tracing::warn!(why, "Redis fails: limits cannot be checked across the cluster");
-                Health::Troubled { since: now }
-            }
+            Health::Troubled { since } if !hung && now.since(since) < PATIENCE => Health::Troubled { since },
+            Health::Well if !hung => Health::Troubled { since: now },
+            _ => Health::Down,
         };
         if self.health == Health::Down {
             self.link.reachable.store(false, Ordering::Relaxed);
