@@ -19,6 +19,7 @@ use crate::admission::{self, Admission, NodeTag, RedisLeases};
 use crate::auth::Verifier;
 use crate::broker::{self, Broker, Notice};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::{Config, Origins};
 use crate::http::{self, AllowedOrigins, Recognition};
 use crate::hub::{self, Hub};
@@ -54,13 +55,15 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let redis = connect(&config)?;
     let Started { broker, notices, jobs, owner } = start_broker(&config, redis.as_ref(), &clock, &interest);
     let admission = start_admission(&config, files.max_connections, redis.as_ref(), &clock, &broker);
+    let cluster = start_cluster(redis.as_ref(), &clock)?;
     let broker_name = broker.describe();
-    let rooms = Rooms { clock: clock.clone(), hub, interest, admission, broker, notices, jobs };
-    let (node, tasks) = Node::start(node_config(&config), rooms);
+    let rooms = Rooms { clock: clock.clone(), hub, interest, admission, cluster, broker, notices, jobs };
+    let (node, mut tasks) = Node::start(node_config(&config), rooms);
     let (tokens, reloading) = Verifier::start(config.tokens.clone(), clock.clone());
     let server = http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))?;
     let local = server.local_addr();
     let admin = server.admin_addr();
+    node.announce(local.to_string(), &mut tasks);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.id(),
@@ -93,6 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Fails only when the server's task panicked, which the panic hook has reported.
     let _ = serving.await;
     drop((tasks, reloading));
+    node.say_farewell().await;
     if let Some(owner) = owner {
         owner.shutdown().await;
     }
@@ -135,6 +139,15 @@ fn start_broker(
     let (broker, notices, owner) = broker::redis::start(settings, redis.clone(), clock.clone(), interest);
     let jobs = Arc::new(RedisJobs::new(redis.clone(), config.history.ttl));
     Started { broker, notices, jobs, owner: Some(owner) }
+}
+
+fn start_cluster(redis: Option<&redis::Commands>, clock: &Clock) -> anyhow::Result<Cluster> {
+    let Some(redis) = redis else { return Ok(Cluster::alone(clock.clone())) };
+    // On connections of their own, heartbeats do not wait behind a storm of publishers: that would look like death.
+    let mut config = redis.config().clone();
+    config.pool_size = 2;
+    let heartbeats = redis::Commands::new(config).context("FANLIGHT_REDIS_URL")?;
+    Ok(Cluster::shared(heartbeats, clock.clone()))
 }
 
 fn start_admission(
@@ -181,6 +194,7 @@ fn node_config(config: &Config) -> node::Config {
         channels: config.channels.clone(),
         max_event_bytes: config.max_event_bytes,
         drain: config.drain,
+        memory_limit: config.memory_limit,
     }
 }
 

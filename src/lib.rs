@@ -10,6 +10,7 @@
 //! - [`admission`]: may this connection come in.
 //! - [`auth`]: who a token speaks for.
 //! - [`jobs`]: last known state and counts of jobs, from events.
+//! - [`cluster`]: who is alive, and the totals.
 //! - [`node`]: the use cases: subscribe, publish, interest, drain.
 //! - [`http`]: routes, status codes, the accept loop, the detach.
 //! - [`config`]: every setting, from flags, environment and file.
@@ -24,6 +25,7 @@ pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod http;
 pub mod hub;

@@ -49,6 +49,8 @@ pub struct Config {
     pub max_event_bytes: usize,
     /// How much is kept for those who come back.
     pub history: History,
+    /// The memory that the node may use, in bytes; none for the limit of its container, if it is in one.
+    pub memory_limit: Option<u64>,
     /// Over how long a stop spreads the closings; zero closes all at once.
     pub drain: Duration,
     /// Who may speak for a client's address.
@@ -176,6 +178,7 @@ impl Config {
             },
             max_event_bytes: 0,
             history: History { size: 0, ttl: Duration::ZERO },
+            memory_limit: None,
             drain: Duration::ZERO,
             trusted_proxies: TrustedProxies::default(),
             allowed_origins: Origins::Same,

@@ -291,6 +291,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "memory-limit",
+        placeholder: "SIZE",
+        default: Preset::Unset("the container's limit"),
+        help: "From 85 % of it on newcomers are refused, from 92 % on idle streams are closed",
+        set: |c, v| {
+            let size = values::size(v, MIB..=1024 * 1024 * 1024 * MIB).map(|size| size as u64);
+            put(&mut c.memory_limit, size.map(Some))
+        },
+        ..ROW
+    },
+    Setting {
         name: "drain",
         placeholder: "DURATION",
         // Fits into the 30 s that Kubernetes grants between SIGTERM and SIGKILL.

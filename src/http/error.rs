@@ -24,6 +24,10 @@ pub(super) struct ApiError {
     challenge: &'static str,
 }
 
+/// Marks an answer as a refusal with this code, for whoever counts them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused(pub(super) &'static str);
+
 impl ApiError {
     const fn new(status: StatusCode, code: &'static str, message: String) -> Self {
         Self { status, code, message, limit: None, retry_ms: None, challenge: "Bearer" }
@@ -78,6 +82,12 @@ impl ApiError {
         Self::for_now(status, "broker_unavailable", message.into(), 500..=2_000)
     }
 
+    pub(super) fn too_many_stats_streams(limit: usize) -> Self {
+        let message = "This node has as many streams of statistics as it takes".into();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { limit: Some(limit), ..Self::for_now(status, "capacity", message, 5_000..=15_000) }
+    }
+
     /// A refusal that says nothing about the request, only about the moment. When to try again is drawn from `wait_ms`
     /// (milliseconds): those who were refused together must not come back together.
     fn for_now(
@@ -96,6 +106,10 @@ impl From<Refusal> for ApiError {
         let busy = StatusCode::SERVICE_UNAVAILABLE;
         match refusal {
             Refusal::Admission(refusal) => refusal.into(),
+            Refusal::Overloaded => {
+                let message = "This node is short of memory or files and takes no new streams".into();
+                Self::for_now(busy, "capacity", message, 5_000..=15_000)
+            }
             // Whoever asks again soon is sent to another node.
             Refusal::Draining => {
                 Self::for_now(busy, "draining", "This node is shutting down".into(), 500..=2_000)
@@ -147,6 +161,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(Body { error: &self.message, code: self.code, limit: self.limit });
         let mut response = (self.status, body).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {

@@ -1,7 +1,6 @@
 //! `/livez`, `/readyz` and `/health`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
@@ -23,8 +22,9 @@ pub(super) async fn ready(State(state): State<Arc<Shared>>) -> Response {
     if state.node.is_draining() {
         reasons.push("draining".to_owned());
     }
-    if !was_ready(&state) {
-        reasons.push(broker_problem(&state).unwrap_or_else(|| "no probe has come back yet".into()));
+    if !state.node.was_ready() {
+        let trouble = state.node.troubles().into_iter().next();
+        reasons.push(trouble.unwrap_or_else(|| "no probe has come back yet".into()));
     }
     if reasons.is_empty() {
         answer(StatusCode::OK, json!({ "status": "ready" }))
@@ -37,10 +37,10 @@ pub(super) async fn ready(State(state): State<Arc<Shared>>) -> Response {
 pub(super) async fn health(State(state): State<Arc<Shared>>) -> Response {
     let mut reasons = Vec::new();
     reasons.extend(state.node.is_draining().then(|| "draining".to_owned()));
-    reasons.extend(broker_problem(&state));
+    reasons.extend(state.node.troubles());
     let jobs = state.node.job_counts().await;
     reasons.extend(jobs.problem);
-    let (status, code) = match (reasons.is_empty(), was_ready(&state)) {
+    let (status, code) = match (reasons.is_empty(), state.node.was_ready()) {
         (true, _) => ("healthy", StatusCode::OK),
         (false, true) => ("degraded", StatusCode::OK),
         (false, false) => ("unhealthy", StatusCode::SERVICE_UNAVAILABLE),
@@ -59,20 +59,6 @@ pub(super) async fn health(State(state): State<Arc<Shared>>) -> Response {
         "jobs": jobs.counts,
     });
     answer(code, body)
-}
-
-/// Ready once, ready for good: all nodes going unready together when Redis is lost would help nobody.
-fn was_ready(state: &Shared) -> bool {
-    let status = state.node.broker_status();
-    if status.subscribed && status.probed_at.is_some() {
-        state.was_ready.store(true, Ordering::Relaxed);
-    }
-    state.was_ready.load(Ordering::Relaxed)
-}
-
-fn broker_problem(state: &Shared) -> Option<String> {
-    let status = state.node.broker_status();
-    (!status.subscribed).then(|| status.problem.unwrap_or_else(|| "not subscribed to the broker".into()))
 }
 
 fn answer(status: StatusCode, body: Value) -> Response {

@@ -17,11 +17,13 @@ mod publish;
 mod query;
 mod routes;
 mod soft;
+mod stats;
 mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Semaphore;
 
 use crate::node::{Node, TrustedProxies};
 
@@ -52,13 +54,14 @@ struct State {
     trusted_proxies: TrustedProxies,
     recognition: Recognition,
     allowed_origins: AllowedOrigins,
-    /// The node has been ready once; from then on a lost broker makes it degraded, not unready.
-    was_ready: AtomicBool,
+    /// Places for streams of statistics.
+    stats_streams: Arc<Semaphore>,
 }
 
 impl State {
     fn new(config: Config, node: Arc<Node>) -> Self {
         let Config { allowed_origins, trusted_proxies, recognition, .. } = config;
-        Self { node, trusted_proxies, recognition, allowed_origins, was_ready: AtomicBool::new(false) }
+        let stats_streams = Arc::new(Semaphore::new(stats::MAX_STREAMS));
+        Self { node, trusted_proxies, recognition, allowed_origins, stats_streams }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, State as Extract};
+use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 
-use super::error::ApiError;
-use super::{State, auth, connections, health, identify, jobs, origin, publish, soft, streams};
+use super::error::{ApiError, Refused};
+use super::{State, auth, connections, health, identify, jobs, origin, publish, soft, stats, streams};
 
 type Routes = Router<Arc<State>>;
 
@@ -50,6 +51,8 @@ fn publishing(state: &State) -> Routes {
 fn administration(state: &Arc<State>) -> Routes {
     let guard = from_fn_with_state(Arc::clone(state), auth::administrators_only);
     Router::new()
+        .route("/api/sse/stats", get(stats::stats))
+        .route("/api/jobs/stream/stats", get(stats::stats))
         .route("/api/sse/connections", get(connections::list).delete(connections::kick_matching))
         .route("/api/sse/connections/{id}", delete(connections::kick_one))
         .route_layer(guard)
@@ -70,5 +73,14 @@ fn dressed(routes: Routes, state: &Arc<State>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(foreign)
         .layer(state.allowed_origins.cors())
+        .layer(map_response_with_state(Arc::clone(state), count_refusal))
         .with_state(Arc::clone(state))
+}
+
+/// Every refusal is counted by its code, wherever it comes from.
+async fn count_refusal(Extract(state): Extract<Arc<State>>, response: Response) -> Response {
+    if let Some(Refused(code)) = response.extensions().get() {
+        state.node.count_refusal(code);
+    }
+    response
 }

@@ -1,6 +1,9 @@
 //! What a shard has counted. Plain integers, owned by its thread and read by snapshot.
 
+use std::time::Duration;
+
 use crate::protocol::close::CloseReason;
+use crate::protocol::durations::Histogram;
 
 /// Counts since the start, and gauges of the moment, of one shard or of several added up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,25 @@ pub struct Counters {
     pub waiting: u64,
     /// Milliseconds that closed connections had lived, added up.
     pub lived_ms: u64,
+    /// How long each of them had lived.
+    pub lived: Histogram,
+}
+
+/// How hard the shards had to work since this was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Strain {
+    /// The longest turn of a shard's loop. For so long nobody else was served.
+    pub longest_turn: Duration,
+    /// The fullest inbox, as a share of its capacity.
+    pub fullest_inbox: f64,
+}
+
+impl Strain {
+    /// Another shard's strain as well: the worse of both.
+    pub fn add(&mut self, other: &Self) {
+        self.longest_turn = self.longest_turn.max(other.longest_turn);
+        self.fullest_inbox = self.fullest_inbox.max(other.fullest_inbox);
+    }
 }
 
 impl Counters {
@@ -42,6 +64,12 @@ impl Counters {
         self.broadcasts += other.broadcasts;
         self.waiting += other.waiting;
         self.lived_ms += other.lived_ms;
+        self.lived.add(&other.lived);
+    }
+
+    /// Connections ever ended, however.
+    pub fn ended(&self) -> u64 {
+        self.closed.iter().sum::<u64>() + self.closed_by_client + self.completed
     }
 
     /// How many connections were closed for `reason`.

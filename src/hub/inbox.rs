@@ -10,7 +10,7 @@ use super::Command;
 
 /// Commands that may wait for one shard. Full means that the shard is some hundred milliseconds behind: senders wait,
 /// the broker's queue fills, and in the end Redis cuts the subscriber connection, which is told as a gap or refilled.
-const CAPACITY: usize = 8192;
+pub(super) const CAPACITY: usize = 8192;
 
 /// The token under which the poller reports the waker; connections count from zero.
 pub(super) const WAKE: Token = Token(usize::MAX);

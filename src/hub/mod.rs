@@ -33,7 +33,7 @@ use crate::clock::{Clock, Tick};
 use crate::protocol::close::CloseReason;
 use crate::protocol::sse::{Block, Framing};
 
-pub use counters::Counters;
+pub use counters::{Counters, Strain};
 use inbox::Inbox;
 pub use listing::{About, Listed, Matching, Selection};
 
@@ -119,6 +119,8 @@ enum Command {
     Close(ConnectionKey, CloseReason),
     Drain { over: Duration, done: oneshot::Sender<()> },
     Count(oneshot::Sender<Counters>),
+    Strain(oneshot::Sender<Strain>),
+    Shed(usize, oneshot::Sender<usize>),
     List(Arc<Selection>, oneshot::Sender<Vec<Listed>>),
     CloseMatching(Arc<Matching>, CloseReason, oneshot::Sender<usize>),
     Stop,
@@ -202,6 +204,20 @@ impl Hub {
         let mut total = Counters::default();
         self.ask_all(Command::Count).await.iter().for_each(|counters| total.add(counters));
         total
+    }
+
+    /// How hard the shards had to work since the last time that this was asked.
+    pub async fn strain(&self) -> Strain {
+        let mut worst = Strain::default();
+        self.ask_all(Command::Strain).await.iter().for_each(|strain| worst.add(strain));
+        worst
+    }
+
+    /// Ends about `count` connections with `bye` `overloaded`, those first that got no event for the longest time; answers how
+    /// many these were.
+    pub async fn shed(&self, count: usize) -> usize {
+        let share = count.div_ceil(self.shards.len());
+        self.ask_all(|reply| Command::Shed(share, reply)).await.into_iter().sum()
     }
 
     /// The connections of a selection, the shards' parts one after the other: at most its limit from each.

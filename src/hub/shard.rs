@@ -22,9 +22,9 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use super::connection::{Cause, Connection};
-use super::counters::Counters;
+use super::counters::{Counters, Strain};
 use super::drain::Drain;
-use super::inbox::{Inbox, WAKE};
+use super::inbox::{CAPACITY, Inbox, WAKE};
 use super::subscribers::Subscribers;
 use super::timers::Timers;
 use super::wheel::{self, Wheel, WheelTick};
@@ -48,6 +48,7 @@ pub(super) struct Shard {
     dirty: VecDeque<u32>,
     drain: Option<Drain>,
     counters: Counters,
+    strain: Strain,
     heartbeat: Rc<Block>,
     generation: u32,
     now: WheelTick,
@@ -70,6 +71,7 @@ impl Shard {
             dirty: VecDeque::new(),
             drain: None,
             counters: Counters::default(),
+            strain: Strain::default(),
             heartbeat: Rc::new(Block::comment("ping")),
             generation: 0,
             now,
@@ -90,6 +92,7 @@ impl Shard {
                     return;
                 }
             }
+            let began = self.clock.micros();
             self.now = wheel::wheel_tick(self.clock.now());
             for event in &events {
                 if event.token() != WAKE {
@@ -97,12 +100,17 @@ impl Shard {
                 }
             }
             self.inbox.take(&mut batch);
+            let waited = batch.len();
             if self.carry_out(&mut batch) {
                 return;
             }
             self.look_at_timers();
             self.close_drained();
             self.flush_some();
+            self.strain.add(&Strain {
+                longest_turn: Duration::from_micros(self.clock.micros().saturating_sub(began)),
+                fullest_inbox: waited as f64 / CAPACITY as f64,
+            });
         }
     }
 
@@ -151,6 +159,12 @@ impl Shard {
                 // Whoever asked may have stopped waiting, here and below.
                 Command::Count(reply) => {
                     let _ = reply.send(self.count());
+                }
+                Command::Strain(reply) => {
+                    let _ = reply.send(std::mem::take(&mut self.strain));
+                }
+                Command::Shed(count, reply) => {
+                    let _ = reply.send(self.shed(count));
                 }
                 Command::List(selection, reply) => {
                     let connections = self.connections.iter().map(|(_, connection)| connection);

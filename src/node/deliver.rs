@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::interest::Interest;
 use super::job_stream::View;
+use super::tally::Tally;
 use crate::broker::Notice;
 use crate::hub::{Broadcast, Hub, TopicId};
 use crate::jobs::Backlog;
@@ -19,6 +20,7 @@ use crate::protocol::sse::Block;
 pub(super) struct Pump {
     hub: Arc<Hub>,
     interest: Arc<Interest>,
+    tally: Arc<Tally>,
     peers: mpsc::Sender<Vec<u8>>,
     jobs: Arc<Backlog>,
 }
@@ -27,10 +29,11 @@ impl Pump {
     pub(super) const fn new(
         hub: Arc<Hub>,
         interest: Arc<Interest>,
+        tally: Arc<Tally>,
         peers: mpsc::Sender<Vec<u8>>,
         jobs: Arc<Backlog>,
     ) -> Self {
-        Self { hub, interest, peers, jobs }
+        Self { hub, interest, tally, peers, jobs }
     }
 
     /// Runs until the broker ends.
@@ -57,6 +60,7 @@ impl Pump {
         let (whole, keyed) = self.interest.find(&delivery.channel, key);
         let n = delivery.position.map_or(0, |position| position.n);
         if let Some(topic) = whole {
+            self.tally.broadcast();
             let block = Block::event(&delivery.event, delivery.position);
             self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
         }

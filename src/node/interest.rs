@@ -3,6 +3,7 @@
 //! Shared by handshakes (which hold), shards (which give back) and the broker (which reconciles its subscriptions). The
 //! table itself is in [`topics`](super::topics).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::protocol::event::Key;
 /// How long a channel without listeners stays subscribed: longer than a page takes to reload, which would otherwise cost
 /// an `UNSUBSCRIBE` and a `SUBSCRIBE`.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How many topics are looked at under one lock when the channels are ranked.
+const AUDIENCE_PART: usize = 4096;
 
 /// How often ended lingers are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -84,6 +88,40 @@ impl Interest {
     pub(super) fn names(&self, topics: &[TopicId]) -> Vec<String> {
         let table = self.lock();
         topics.iter().filter_map(|topic| table.name(*topic)).collect()
+    }
+
+    /// How many streams hear each of `configured`, and the `top` other channels that most hear. What the node hears for
+    /// itself, `own`, is no stream.
+    pub(super) fn audience(
+        &self,
+        configured: &[ChannelName],
+        top: usize,
+        own: &Listening,
+    ) -> Vec<(ChannelName, u64)> {
+        let own = self.names(&own.topics);
+        let is_own = |channel: &ChannelName| own.iter().any(|name| name == channel.as_str());
+        let streams = |channel: &ChannelName, holders: u32| holders.saturating_sub(is_own(channel).into());
+        let mut most: BTreeSet<(u32, ChannelName)> = BTreeSet::new();
+        let mut from = 0;
+        // A part at a time: deliveries wait for the lock, and there may be a hundred thousand channels.
+        while let Some(held) = self.lock().held(from, AUDIENCE_PART) {
+            from += AUDIENCE_PART;
+            for (holders, channel) in held {
+                let holders = streams(channel, holders);
+                let enters = most.len() < top || most.first().is_some_and(|(least, _)| holders > *least);
+                if enters && !configured.contains(channel) {
+                    most.insert((holders, channel.clone()));
+                    if most.len() > top {
+                        most.pop_first();
+                    }
+                }
+            }
+        }
+        let table = self.lock();
+        let plain = configured.iter().map(|channel| (table.holders(channel), channel.clone()));
+        let plain = plain.map(|(holders, channel)| (streams(&channel, holders), channel));
+        let most = plain.chain(most.into_iter().rev().filter(|(holders, _)| *holders > 0));
+        most.map(|(holders, channel)| (channel, holders.into())).collect()
     }
 
     /// Waits until gaps are owed, and takes the channels.

@@ -50,7 +50,7 @@ pub(super) struct Jobs {
     overview: Mutex<(Option<Tick>, JobsOverview)>,
     clock: Clock,
     /// Every node hears channel `jobs` for as long as it runs: any of them may have to record.
-    _heard: Listening,
+    pub(super) heard: Listening,
 }
 
 impl Jobs {
@@ -65,7 +65,7 @@ impl Jobs {
         let source = Arc::new(History { broker: Arc::clone(broker), jobs: ChannelName::jobs() });
         let recorder = Recorder::new(Arc::clone(&store), source, Arc::clone(&backlog));
         let heard = interest.listen(&[Topic { channel: ChannelName::jobs(), key: None }]);
-        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), _heard: heard };
+        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), heard };
         (jobs, recorder, backlog)
     }
 

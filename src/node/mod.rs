@@ -10,10 +10,14 @@ pub mod interest;
 mod job_stream;
 mod jobs;
 mod peers;
+mod process;
 mod publish;
 mod resume;
 mod subscribe;
+mod tally;
 mod topics;
+mod vitals;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +30,8 @@ use tokio::task::JoinHandle;
 use crate::admission::{self, Admission};
 use crate::broker::{Broker, Notice, Status};
 use crate::clock::Clock;
-use crate::hub::{Counters, Hub};
+use crate::cluster::Cluster;
+use crate::hub::Hub;
 use crate::jobs::JobStore;
 use crate::protocol::channel::ChannelPattern;
 use agents::Agents;
@@ -34,8 +39,12 @@ use history::HistoryReader;
 use interest::Interest;
 use jobs::Jobs;
 use peers::Peers;
+use process::Process;
+use tally::Tally;
+use vitals::Vitals;
 
 pub use crate::admission::{Refusal as LimitMet, TrustedProxies};
+pub use crate::cluster::Stats;
 pub use connections::{ConnectionPage, Kicked};
 pub use jobs::{JobRefusal, JobsOverview};
 pub use peers::{PeersUnreachable, nudge};
@@ -57,6 +66,8 @@ pub struct Config {
     pub max_event_bytes: usize,
     /// Over how long a drain spreads the closings.
     pub drain: Duration,
+    /// The memory that the node may use, in bytes; `None` for the limit of its container, if it is in one.
+    pub memory_limit: Option<u64>,
 }
 
 /// Why a stream is refused.
@@ -64,6 +75,8 @@ pub struct Config {
 pub enum Refusal {
     /// A limit, of the node or of the cluster.
     Admission(admission::Refusal),
+    /// The node is short of memory or files.
+    Overloaded,
     /// The node is going.
     Draining,
     /// A channel that may not be read, or that does not exist: both answer alike.
@@ -80,6 +93,8 @@ pub struct Rooms {
     pub interest: Arc<Interest>,
     /// The door.
     pub admission: Admission,
+    /// The other nodes, and the totals.
+    pub cluster: Cluster,
     /// Pub/sub and history.
     pub broker: Arc<dyn Broker>,
     /// What the broker yields.
@@ -101,6 +116,9 @@ pub struct Node {
     agents: Agents,
     admission: Admission,
     handshakes: Semaphore,
+    cluster: Cluster,
+    tally: Arc<Tally>,
+    vitals: Vitals,
     draining: AtomicBool,
 }
 
@@ -118,17 +136,26 @@ impl Drop for Tasks {
 impl Node {
     /// Puts a node together and starts its tasks on the current runtime.
     pub fn start(config: Config, rooms: Rooms) -> (Arc<Self>, Tasks) {
-        let Rooms { clock, hub, interest, admission, broker, notices, jobs } = rooms;
+        let Rooms { clock, hub, interest, admission, cluster, broker, notices, jobs } = rooms;
         let handshakes = Semaphore::new(MAX_HANDSHAKES);
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
         let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
+        let tally = Arc::new(Tally::default());
         let (jobs, recorder, backlog) = Jobs::start(jobs, &broker, &interest, &clock);
-        let pump = deliver::Pump::new(Arc::clone(&hub), Arc::clone(&interest), peer_words, backlog);
+        let pump = deliver::Pump::new(
+            Arc::clone(&hub),
+            Arc::clone(&interest),
+            Arc::clone(&tally),
+            peer_words,
+            backlog,
+        );
         let (history, readers) = history::reader(Arc::clone(&broker));
         let (peers, agents) = (Peers::new(Arc::clone(&broker)), Agents::default());
         let expiry = Arc::clone(&interest).expire();
-        let node = Self {
+        let process = Process::new(config.memory_limit, clock.clone());
+        let vitals = Vitals::new(clock.now());
+        let node = Arc::new(Self {
             config,
             clock,
             hub,
@@ -140,15 +167,18 @@ impl Node {
             agents,
             admission,
             handshakes,
+            cluster,
+            tally,
+            vitals,
             draining,
-        };
-        let node = Arc::new(node);
+        });
         let tasks = vec![
             tokio::spawn(pump.run(notices)),
             tokio::spawn(readers.run()),
             tokio::spawn(recorder.run()),
             tokio::spawn(expiry),
             tokio::spawn(Arc::clone(&node).answer_peers(peer_queue)),
+            tokio::spawn(Arc::clone(&node).look_after_itself(process)),
         ];
         (node, Tasks(tasks))
     }
@@ -199,11 +229,6 @@ impl Node {
     /// Gives the node's slots back to the cluster; whoever asks to come in is then answered as if Redis were away.
     pub async fn leave(&self) {
         self.admission.shutdown().await;
-    }
-
-    /// The hub's counters.
-    pub async fn counters(&self) -> Counters {
-        self.hub.counters().await
     }
 
     /// Whether the node is going.

@@ -35,7 +35,11 @@ impl Node {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let positions = self.broker.publish(&batch).await?;
+        let published = self.broker.publish(&batch).await;
+        if published.is_err() {
+            self.tally.error();
+        }
+        let positions = published?;
         self.jobs.published(&batch, &positions).await;
         Ok(positions)
     }

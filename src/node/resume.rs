@@ -56,10 +56,12 @@ impl Node {
         match timeout(READ_LIMIT, read).await {
             Ok(Ok(replay)) => self.replay(id, greeting, after, &replay),
             Ok(Err(error)) => {
+                self.tally.error();
                 tracing::warn!(connection = %id, %error, "cannot read what a client missed; it is told a gap");
                 self.gap_everywhere(id, greeting, GapReason::BrokerInterrupted)
             }
             Err(_) => {
+                self.tally.error();
                 tracing::warn!(connection = %id, limit = ?READ_LIMIT, "history takes too long; a client is told a gap");
                 self.gap_everywhere(id, greeting, GapReason::BrokerInterrupted)
             }

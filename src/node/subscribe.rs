@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::interest::Listening;
 use super::topics::Topic;
 use super::{Node, Refusal};
-use crate::admission::{Permit, Request, SessionKey};
+use crate::admission::{IpKey, Permit, Request, SessionKey};
 use crate::clock::Tick;
+use crate::cluster::Here;
 use crate::hub::{About, ConnectionKey, Membership, NewConnection, TopicId};
 use crate::protocol::channel::{ChannelList, ChannelName, ChannelPattern};
 use crate::protocol::close::CloseReason;
@@ -69,8 +70,11 @@ pub struct Attachment {
     last_event_id: Option<String>,
     job: Option<Key>,
     expires_at: Option<Tick>,
+    /// The client was connected before.
+    returns: bool,
     listening: Listening,
     about: About,
+    here: Here,
     permit: Permit,
 }
 
@@ -94,6 +98,7 @@ struct Member {
     listening: Listening,
     about: About,
     _permit: Arc<Permit>,
+    _here: Here,
 }
 
 impl Membership for Member {
@@ -115,6 +120,9 @@ impl Node {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
+        if self.vitals.is_refusing() {
+            return Err(Refusal::Overloaded);
+        }
         let SubscribeRequest { client, channels, named_hello, last_event_id, job } = request;
         let Client { ip, session, user_agent, reads, expires_at } = client;
         let channels = self.readable(channels, &reads)?;
@@ -130,6 +138,8 @@ impl Node {
         let greeting = Greeting { channels: channels.into(), named: named_hello, retry_ms };
         let user_agent = user_agent.map(|agent| self.agents.share(&agent));
         let about = About { ip, session: session.map(SessionToken::into_text), user_agent };
+        let (here, met_before) = self.greet(&about);
+        let returns = met_before || last_event_id.is_some();
         let expires_at = expires_at.map(|at| self.tick_at(at));
         Ok(Attachment {
             id: Uuid::new_v4(),
@@ -137,8 +147,10 @@ impl Node {
             last_event_id,
             job,
             expires_at,
+            returns,
             listening,
             about,
+            here,
             permit,
         })
     }
@@ -146,11 +158,11 @@ impl Node {
     /// Gives the socket of an admitted stream to the hub, and what it missed to the socket. `None` when the client has
     /// gone meanwhile.
     pub async fn attach(&self, attachment: Attachment, socket: Socket) -> Option<ConnectionKey> {
-        let Attachment { id, greeting, last_event_id, job, expires_at, listening, about, mut permit } =
-            attachment;
+        let Attachment { id, greeting, last_event_id, job, expires_at, returns, .. } = attachment;
+        let Attachment { listening, about, here, mut permit, .. } = attachment;
         permit.settle();
         let permit = Arc::new(permit);
-        let member = Member { listening, about, _permit: Arc::clone(&permit) };
+        let member = Member { listening, about, _permit: Arc::clone(&permit), _here: here };
         let Socket { stream, framing } = socket;
         let membership = Box::new(member);
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
@@ -161,12 +173,23 @@ impl Node {
         let key = self.hub.attach(connection).await?;
         self.close_when_replaced(&permit, key);
         drop(permit);
+        if returns {
+            self.tally.reconnected();
+        }
         if let Some(job) = job {
             self.open_job(id, key, &greeting, &job, last_event_id.as_deref()).await;
         } else if let Some(last_event_id) = last_event_id {
             self.resume(id, key, &greeting, &last_event_id).await;
         }
         Some(key)
+    }
+
+    /// Notes whose connection it is; `true` when this session had one before.
+    fn greet(&self, about: &About) -> (Here, bool) {
+        let presence = self.cluster.presence();
+        let session = about.session.as_deref().map(str::as_bytes);
+        let met_before = session.is_some_and(|session| presence.met_before(session));
+        (presence.arrive(IpKey::from(about.ip).to_string().as_bytes(), session), met_before)
     }
 
     /// A newer connection of the same session may take this one's place at any time from the admission on; what happens
@@ -239,7 +262,8 @@ impl Node {
     }
 }
 
-fn plain(pattern: &ChannelPattern) -> Option<ChannelName> {
+/// The channel of a pattern that is a plain name.
+pub(super) fn plain(pattern: &ChannelPattern) -> Option<ChannelName> {
     match pattern {
         ChannelPattern::Plain(name) => Some(name.clone()),
         ChannelPattern::Family(_) => None,

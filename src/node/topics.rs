@@ -238,6 +238,18 @@ impl Topics {
         }
     }
 
+    /// How many hold a channel.
+    pub(super) fn holders(&self, channel: &ChannelName) -> u32 {
+        self.index_of(channel, None).map_or(0, |index| self.entries[index as usize].holders)
+    }
+
+    /// The channels with holders among the entries from `from` on, at most `len` entries; `None` past the last entry.
+    pub(super) fn held(&self, from: usize, len: usize) -> Option<impl Iterator<Item = (u32, &ChannelName)>> {
+        let part = self.entries.get(from..)?.iter().take(len);
+        let held = part.filter(|entry| !entry.vacant && entry.topic.key.is_none() && entry.holders > 0);
+        (from < self.entries.len()).then(|| held.map(|entry| (entry.holders, &entry.topic.channel)))
+    }
+
     fn index_of(&self, channel: &ChannelName, key: Option<&Key>) -> Option<u32> {
         let same = |index: &u32| {
             let topic = &self.entries[*index as usize].topic;

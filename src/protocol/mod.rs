@@ -6,6 +6,7 @@ pub mod channel;
 pub mod close;
 pub mod control;
 pub mod durable;
+pub mod durations;
 pub mod envelope;
 pub mod event;
 pub mod peer;

@@ -16,6 +16,11 @@
 //! | `<prefix>@jobs:by:<status>` | sorted set: id of a job of this status → when it expires |
 //! | `<prefix>@jobs:recorder` | string: who records jobs for the cluster |
 //! | `<prefix>@jobs:upto` | string: epoch and number of the last durable event that the recorder has recorded |
+//! | `<prefix>@alive` | sorted set: incarnation of a node → when its last heartbeat came |
+//! | `<prefix>@rows` | hash: incarnation → what the node says of itself |
+//! | `<prefix>@ips`, `<prefix>@sessions` | hash: incarnation → sketch of whose connections it has |
+//! | `<prefix>@totals` | hash: what all nodes together have counted, by name; epoch and age of the counts |
+//! | `<prefix>@counted:<incarnation>` | hash: what of the totals comes from there |
 //!
 //! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind
 //! an `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:*
@@ -126,6 +131,31 @@ impl Keys {
     /// Up to where jobs are recorded.
     pub fn jobs_up_to(&self) -> String {
         self.internal("jobs:upto")
+    }
+
+    /// The nodes by their last heartbeat.
+    pub fn alive(&self) -> String {
+        self.internal("alive")
+    }
+
+    /// What the nodes say of themselves.
+    pub fn rows(&self) -> String {
+        self.internal("rows")
+    }
+
+    /// Whose connections the nodes have, by address and by session.
+    pub fn sketches(&self) -> [String; 2] {
+        [self.internal("ips"), self.internal("sessions")]
+    }
+
+    /// What all nodes together have counted.
+    pub fn totals(&self) -> String {
+        self.internal("totals")
+    }
+
+    /// What stands before an incarnation in the name of its part of the totals.
+    pub fn counted(&self) -> String {
+        self.internal("counted:")
     }
 
     /// The name of the publishing function and, with another ending, of its library: letters, digits and `_` only,

@@ -12,6 +12,7 @@ mod auth;
 mod bad_input;
 mod broker;
 mod cli;
+mod cluster;
 mod drain;
 mod fanout;
 mod foreign_parsers;

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 
 use super::Shard;
 use crate::hub::connection::{Cause, Connection, Phase};
-use crate::hub::{ConnectionKey, Matching, NewConnection, TopicId, wheel};
+use crate::hub::wheel::{self, WheelTick};
+use crate::hub::{ConnectionKey, Matching, NewConnection, TopicId};
 use crate::protocol::close::CloseReason;
 use crate::protocol::control;
 use crate::protocol::sse::Block;
@@ -96,6 +97,21 @@ impl Shard {
         self.finish(slot, Cause::Server(reason), Some(control::bye(reason, retry)), keep);
     }
 
+    /// Ends `count` connections, those first that got no event for the longest time; answers how many these were.
+    pub(super) fn shed(&mut self, count: usize) -> usize {
+        let open = self.connections.iter().filter(|(_, c)| !matches!(c.phase, Phase::Closing(_)));
+        let mut idle: Vec<(WheelTick, u32)> =
+            open.map(|(slot, c)| (c.last_event, u32::try_from(slot).unwrap_or(u32::MAX))).collect();
+        let count = count.min(idle.len());
+        if count < idle.len() {
+            idle.select_nth_unstable(count);
+        }
+        for (_, slot) in &idle[..count] {
+            self.end(*slot, CloseReason::Overloaded);
+        }
+        count
+    }
+
     pub(super) fn finish(&mut self, slot: u32, cause: Cause, bye: Option<Block>, keep_waiting: bool) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
@@ -142,7 +158,9 @@ impl Shard {
             Cause::Complete => self.counters.completed += 1,
         }
         let lived = self.now.saturating_sub(connection.opened);
-        self.counters.lived_ms += u64::from(lived) * wheel::GRANULARITY.as_millis() as u64;
+        let lived_ms = u64::from(lived) * wheel::GRANULARITY.as_millis() as u64;
+        self.counters.lived_ms += lived_ms;
+        self.counters.lived.record(lived_ms);
         tracing::debug!(connection = %connection.id, ?cause, "connection ended");
     }
 }

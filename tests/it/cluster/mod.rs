@@ -1,0 +1,3 @@
+//! The cluster's numbers: nothing counted twice, nothing lost, whatever dies; and the statistics as they are asked for.
+
+mod protocol;
