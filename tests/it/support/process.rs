@@ -86,15 +86,9 @@ impl Process {
         eventually("the process ends", within, async || self.status().ok_or("it runs")).await
     }
 
-    /// How many files it has open, without its connections to others: of those to Redis a node opens as many as it needs
-    /// at a time, and keeps them.
+    /// How many files it has open.
     pub(crate) fn open_files(&self) -> usize {
-        let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.id())) else { return 0 };
-        let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
-        let links: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.id())).unwrap_or_default();
-        let outgoing = outgoing(&table, &links);
-        links.iter().filter(|link| !outgoing.contains(link)).count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
 
     /// Its share of the machine's memory (PSS) in KiB.
@@ -118,19 +112,6 @@ impl Process {
     pub(crate) fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.id())).map_or(0, Iterator::count)
     }
-}
-
-/// The sockets among `links` that are connected from a port on which none of them listens (proc(5), `/proc/net/tcp`).
-fn outgoing(table: &str, links: &[String]) -> Vec<String> {
-    let socket = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, state) = (words.next()?.to_owned(), words.nth(1)?.to_owned());
-        Some((format!("socket:[{}]", words.nth(5)?), local.rsplit_once(':')?.1.to_owned(), state))
-    };
-    let sockets: Vec<_> =
-        table.lines().filter_map(socket).filter(|(link, ..)| links.contains(link)).collect();
-    let listens = |port: &String| sockets.iter().any(|(_, at, state)| state == "0A" && at == port);
-    sockets.iter().filter(|(_, port, _)| !listens(port)).map(|(link, ..)| link.clone()).collect()
 }
 
 impl Drop for Process {
