@@ -137,11 +137,14 @@ pub struct Hub {
     next: AtomicUsize,
     /// By topic index: which shards may have subscribers (bit = shard). A stale bit costs a look-up and nothing else, so
     /// bits are never cleared.
-    interested: Mutex<Vec<u64>>,
+    interested: Mutex<Vec<u8>>,
 }
 
-/// One bit per shard in [`Hub::interested`].
-const MAX_SHARDS: usize = 64;
+/// The bit of a shard in [`Hub::interested`]. From nine shards on some share one, which costs look-ups in vain, and keeps
+/// it a byte per topic.
+const fn bit(shard: usize) -> u8 {
+    1 << (shard % 8)
+}
 
 impl Hub {
     /// Starts the shard threads.
@@ -149,7 +152,7 @@ impl Hub {
     /// # Errors
     /// When the system gives no poller or thread.
     pub fn start(config: &Config, clock: &Clock) -> io::Result<Self> {
-        let count = config.shards.clamp(1, MAX_SHARDS);
+        let count = config.shards.max(1);
         let shards = (0..count)
             .map(|index| {
                 let (inbox, poll) = Inbox::new()?;
@@ -183,7 +186,7 @@ impl Hub {
     pub async fn broadcast(&self, broadcast: Broadcast) {
         let shards = self.shards_of(broadcast.topic);
         for (index, shard) in self.shards.iter().enumerate() {
-            if shards & (1 << index) != 0 {
+            if shards & bit(index) != 0 {
                 shard.inbox.send(Command::Broadcast(broadcast.clone())).await;
             }
         }
@@ -261,11 +264,11 @@ impl Hub {
             if index >= interested.len() {
                 interested.resize(index + 1, 0);
             }
-            interested[index] |= 1 << shard;
+            interested[index] |= bit(shard);
         }
     }
 
-    fn shards_of(&self, topic: TopicId) -> u64 {
+    fn shards_of(&self, topic: TopicId) -> u8 {
         let interested = self.interested.lock().unwrap_or_else(PoisonError::into_inner);
         interested.get(topic.index as usize).copied().unwrap_or(0)
     }
