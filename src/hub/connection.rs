@@ -71,7 +71,10 @@ pub(super) struct Connection {
     framing: Framing,
     pub(super) generation: u32,
     pub(super) phase: Phase,
-    /// Its place in each topic's list of subscribers, in the order of the membership's topics.
+    /// Stands in its topics' lists of subscribers.
+    pub(super) subscribed: bool,
+    /// Its place in each of these lists, in the order of the membership's topics; empty while it is the first in all of
+    /// them, as everybody is on channels of their own.
     pub(super) places: Box<[u32]>,
     pub(super) membership: Box<dyn Membership>,
     pub(super) queue: Queue,
@@ -110,6 +113,7 @@ impl Connection {
             framing,
             generation,
             phase: Phase::Live,
+            subscribed: false,
             places: Box::default(),
             membership,
             queue: Queue::default(),

@@ -107,10 +107,10 @@ impl Interest {
         while let Some(held) = self.lock().held(from, AUDIENCE_PART) {
             from += AUDIENCE_PART;
             for (holders, channel) in held {
-                let holders = streams(channel, holders);
+                let holders = streams(&channel, holders);
                 let enters = most.len() < top || most.first().is_some_and(|(least, _)| holders > *least);
-                if enters && !configured.contains(channel) {
-                    most.insert((holders, channel.clone()));
+                if enters && !configured.contains(&channel) {
+                    most.insert((holders, channel));
                     if most.len() > top {
                         most.pop_first();
                     }

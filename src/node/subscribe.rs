@@ -130,10 +130,8 @@ impl Node {
         let admitted = self.admission.admit(Request { ip: ip.into(), session: key }).await;
         let permit = admitted.map_err(Refusal::Admission)?;
         let _handshake = self.handshakes.acquire().await;
-        let topics: Vec<Topic> = channels
-            .iter()
-            .map(|channel| Topic { channel: channel.clone(), key: job.clone().map(Box::new) })
-            .collect();
+        let topics: Vec<Topic> =
+            channels.iter().map(|channel| Topic { channel: channel.clone(), key: job.clone() }).collect();
         let listening = self.interest.listen(&topics);
         self.wait_for_broker(&listening).await;
         let retry_ms = rand::rng().random_range(RETRY_MS);

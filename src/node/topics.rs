@@ -18,8 +18,8 @@ use crate::protocol::event::Key;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Topic {
     pub(super) channel: ChannelName,
-    /// Only events with this key; `None` for all of the channel. Boxed, since few topics have one and all have room for it.
-    pub(super) key: Option<Box<Key>>,
+    /// Only events with this key; `None` for all of the channel.
+    pub(super) key: Option<Key>,
 }
 
 /// How far the broker is with a channel.
@@ -31,7 +31,10 @@ enum Applied {
 }
 
 struct Entry {
-    topic: Topic,
+    /// The channel's name, without the reference count of a [`ChannelName`]: it is handed out seldom.
+    channel: Box<str>,
+    /// Boxed, since few topics have one and all have room for it.
+    key: Option<Box<Key>>,
     generation: u32,
     holders: u32,
     /// Which linger is its last; counts up.
@@ -69,7 +72,12 @@ pub(super) struct Topics {
 impl Entry {
     const fn is_wanted_channel(&self) -> bool {
         let wanted = self.holders > 0 || self.lingers;
-        wanted && !self.vacant && self.topic.key.is_none()
+        wanted && !self.vacant && self.key.is_none()
+    }
+
+    fn name(&self) -> Option<ChannelName> {
+        // It was one when it was put here.
+        ChannelName::parse(&self.channel).ok()
     }
 }
 
@@ -79,12 +87,12 @@ impl Topics {
         if topic.key.is_some() {
             self.hold(&Topic { channel: topic.channel.clone(), key: None });
         }
-        let found = self.index_of(&topic.channel, topic.key.as_deref());
+        let found = self.index_of(topic.channel.as_str(), topic.key.as_ref());
         let index = found.unwrap_or_else(|| self.insert(topic));
         let entry = &mut self.entries[index as usize];
         entry.holders += 1;
         entry.lingers = false;
-        if entry.topic.key.is_none() && entry.applied == Applied::No {
+        if entry.key.is_none() && entry.applied == Applied::No {
             self.queue(index);
         }
         self.id(index)
@@ -96,7 +104,7 @@ impl Topics {
         let entry = &mut self.entries[index as usize];
         entry.holders -= 1;
         let abandoned = entry.holders == 0;
-        if entry.topic.key.is_none() {
+        if entry.key.is_none() {
             if abandoned {
                 entry.linger = entry.linger.wrapping_add(1);
                 entry.lingers = true;
@@ -104,7 +112,7 @@ impl Topics {
             }
             return;
         }
-        let channel = entry.topic.channel.clone();
+        let channel = entry.channel.clone();
         if abandoned {
             self.vacate(index);
         }
@@ -115,12 +123,12 @@ impl Topics {
 
     /// The number of a topic that somebody holds or that lingers.
     pub(super) fn find(&self, channel: &ChannelName, key: Option<&Key>) -> Option<TopicId> {
-        self.index_of(channel, key).map(|index| self.id(index))
+        self.index_of(channel.as_str(), key).map(|index| self.id(index))
     }
 
     /// A channel and every key on it. Looks at the whole table: for what is rare.
     pub(super) fn all_of(&self, channel: &ChannelName) -> Vec<TopicId> {
-        let of_channel = |(_, entry): &(usize, &Entry)| !entry.vacant && entry.topic.channel == *channel;
+        let of_channel = |(_, entry): &(usize, &Entry)| !entry.vacant && *entry.channel == *channel.as_str();
         let number = |(index, entry): (usize, &Entry)| TopicId {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             generation: entry.generation,
@@ -131,7 +139,7 @@ impl Topics {
     /// What a topic is called; `None` when it is gone.
     pub(super) fn name(&self, topic: TopicId) -> Option<String> {
         let entry = self.entries.get(topic.index as usize)?;
-        let Topic { channel, key } = &entry.topic;
+        let (channel, key) = (&entry.channel, &entry.key);
         let name = key.as_ref().map_or_else(|| channel.to_string(), |key| format!("{channel} {key}"));
         (!entry.vacant && entry.generation == topic.generation).then_some(name)
     }
@@ -168,11 +176,11 @@ impl Topics {
             if entry.is_wanted_channel() {
                 if entry.applied == Applied::No {
                     entry.applied = Applied::Asked;
-                    changes.subscribe.push(entry.topic.channel.clone());
+                    changes.subscribe.extend(entry.name());
                 }
             } else if !entry.vacant {
                 if entry.applied != Applied::No {
-                    changes.unsubscribe.push(entry.topic.channel.clone());
+                    changes.unsubscribe.extend(entry.name());
                 }
                 self.vacate(index);
             }
@@ -190,7 +198,7 @@ impl Topics {
     pub(super) fn confirm(&mut self, channels: &[ChannelName]) -> bool {
         let mut owed = false;
         for channel in channels {
-            if let Some(index) = self.index_of(channel, None) {
+            if let Some(index) = self.index_of(channel.as_str(), None) {
                 let entry = &mut self.entries[index as usize];
                 entry.applied = Applied::Yes;
                 owed |= entry.owes_gap;
@@ -215,7 +223,7 @@ impl Topics {
         for entry in &mut self.entries {
             if !entry.vacant && entry.owes_gap && entry.applied == Applied::Yes {
                 entry.owes_gap = false;
-                channels.push(entry.topic.channel.clone());
+                channels.extend(entry.name());
             }
         }
         channels
@@ -225,7 +233,7 @@ impl Topics {
     pub(super) fn reset(&mut self) {
         for index in 0..self.entries.len() {
             let entry = &mut self.entries[index];
-            if !entry.vacant && entry.topic.key.is_none() {
+            if !entry.vacant && entry.key.is_none() {
                 entry.applied = Applied::No;
                 self.queue(u32::try_from(index).unwrap_or(u32::MAX));
             }
@@ -234,26 +242,26 @@ impl Topics {
 
     pub(super) fn for_each_wanted(&self, visit: &mut dyn FnMut(&ChannelName)) {
         for entry in self.entries.iter().filter(|entry| entry.is_wanted_channel()) {
-            visit(&entry.topic.channel);
+            entry.name().iter().for_each(&mut *visit);
         }
     }
 
     /// How many hold a channel.
     pub(super) fn holders(&self, channel: &ChannelName) -> u32 {
-        self.index_of(channel, None).map_or(0, |index| self.entries[index as usize].holders)
+        self.index_of(channel.as_str(), None).map_or(0, |index| self.entries[index as usize].holders)
     }
 
     /// The channels with holders among the entries from `from` on, at most `len` entries; `None` past the last entry.
-    pub(super) fn held(&self, from: usize, len: usize) -> Option<impl Iterator<Item = (u32, &ChannelName)>> {
+    pub(super) fn held(&self, from: usize, len: usize) -> Option<impl Iterator<Item = (u32, ChannelName)>> {
         let part = self.entries.get(from..)?.iter().take(len);
-        let held = part.filter(|entry| !entry.vacant && entry.topic.key.is_none() && entry.holders > 0);
-        (from < self.entries.len()).then(|| held.map(|entry| (entry.holders, &entry.topic.channel)))
+        let held = part.filter(|entry| !entry.vacant && entry.key.is_none() && entry.holders > 0);
+        (from < self.entries.len()).then(|| held.filter_map(|entry| Some((entry.holders, entry.name()?))))
     }
 
-    fn index_of(&self, channel: &ChannelName, key: Option<&Key>) -> Option<u32> {
+    fn index_of(&self, channel: &str, key: Option<&Key>) -> Option<u32> {
         let same = |index: &u32| {
-            let topic = &self.entries[*index as usize].topic;
-            topic.channel == *channel && topic.key.as_deref() == key
+            let entry = &self.entries[*index as usize];
+            *entry.channel == *channel && entry.key.as_deref() == key
         };
         self.index.find(self.hasher.hash_one((channel, key)), same).copied()
     }
@@ -264,7 +272,7 @@ impl Topics {
 
     /// The entry of the whole channel that a topic belongs to.
     fn channel_of(&self, topic: TopicId) -> Option<u32> {
-        let Topic { channel, key } = &self.entries[topic.index as usize].topic;
+        let Entry { channel, key, .. } = &self.entries[topic.index as usize];
         if key.is_some() { self.index_of(channel, None) } else { Some(topic.index) }
     }
 
@@ -272,7 +280,8 @@ impl Topics {
         let index = self.free.pop().unwrap_or_else(|| u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation.wrapping_add(1));
         let entry = Entry {
-            topic: topic.clone(),
+            channel: topic.channel.as_str().into(),
+            key: topic.key.clone().map(Box::new),
             generation,
             holders: 0,
             // Goes on from its predecessor's, whose lingers may still be waiting for their end.
@@ -288,8 +297,11 @@ impl Topics {
             None => self.entries.push(entry),
         }
         let Self { index: table, entries, hasher, .. } = self;
-        let hash = |topic: &Topic| hasher.hash_one((&topic.channel, topic.key.as_deref()));
-        table.insert_unique(hash(topic), index, |i| hash(&entries[*i as usize].topic));
+        let hash = |index: u32| {
+            let entry = &entries[index as usize];
+            hasher.hash_one((&*entry.channel, entry.key.as_deref()))
+        };
+        table.insert_unique(hash(index), index, |i| hash(*i));
         index
     }
 
@@ -297,7 +309,7 @@ impl Topics {
     fn vacate(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         entry.vacant = true;
-        let hash = self.hasher.hash_one((&entry.topic.channel, entry.topic.key.as_deref()));
+        let hash = self.hasher.hash_one((&*entry.channel, entry.key.as_deref()));
         if let Ok(found) = self.index.find_entry(hash, |i| *i == index) {
             found.remove();
         }
@@ -317,10 +329,7 @@ mod tests {
     use super::*;
 
     fn topic(channel: &str, key: Option<&str>) -> Topic {
-        Topic {
-            channel: ChannelName::parse(channel).unwrap(),
-            key: key.map(|k| Key::parse(k).unwrap().into()),
-        }
+        Topic { channel: ChannelName::parse(channel).unwrap(), key: key.map(|k| Key::parse(k).unwrap()) }
     }
 
     fn names(channels: &[ChannelName]) -> Vec<&str> {

@@ -43,8 +43,12 @@ impl Shard {
         self.generation = self.generation.wrapping_add(1);
         let mut connection = Connection::new(stream, framing, id, membership, self.generation, self.now);
         self.timers.start(&mut connection, expires_at, self.now, &mut self.rng);
-        connection.places =
+        let places: Vec<u32> =
             connection.membership.topics().iter().map(|topic| self.subscribers.add(*topic, slot)).collect();
+        connection.subscribed = true;
+        if places.iter().any(|place| *place != 0) {
+            connection.places = places.into();
+        }
         match hello {
             Some(hello) => connection.push(Rc::new(hello)),
             None => connection.phase = Phase::CatchingUp(Box::default()),
@@ -125,21 +129,28 @@ impl Shard {
     /// Takes the connection out of its topics' lists.
     pub(super) fn unsubscribe(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
+        if !std::mem::take(&mut connection.subscribed) {
+            return;
+        }
         let places = std::mem::take(&mut connection.places);
-        for (i, place) in places.iter().enumerate() {
+        for i in 0..connection.membership.topics().len() {
             let topic = self.connections[slot as usize].membership.topics()[i];
-            if let Some(moved) = self.subscribers.remove(topic, *place) {
-                self.moved(moved, topic, *place);
+            let place = places.get(i).copied().unwrap_or(0);
+            if let Some(moved) = self.subscribers.remove(topic, place) {
+                self.moved(moved, topic, place);
             }
         }
     }
 
     /// Tells a connection that its place in a topic's list has changed.
     pub(super) fn moved(&mut self, slot: u32, topic: TopicId, place: u32) {
-        let connection = &mut self.connections[slot as usize];
-        let index = connection.membership.topics().iter().position(|t| *t == topic);
-        if let Some(entry) = index.and_then(|i| connection.places.get_mut(i)) {
-            *entry = place;
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        let topics = connection.membership.topics();
+        if let Some(index) = topics.iter().position(|t| *t == topic) {
+            if connection.places.is_empty() {
+                connection.places = vec![0; topics.len()].into();
+            }
+            connection.places[index] = place;
         }
     }
 
