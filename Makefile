@@ -17,7 +17,7 @@ test-deps: ## install what the tests drive: redis, nginx, haproxy, foreign SSE p
 
 # The development profile on purpose: overflow and debug assertions are on.
 test: test-deps ## every test, against real redis-servers and proxies on free ports
-	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --lib --bins --tests
 	$(CARGO) test --locked --doc
 	cd client && npm ci --silent --no-audit --no-fund && npm test
 

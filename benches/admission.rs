@@ -107,7 +107,6 @@ async fn script(redis: &Redis, requests: usize, calls: usize) {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let redis = Redis::start();
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let config = Config {
         max_connections: 100_000,
         limits: LIMITS,
@@ -118,7 +117,13 @@ async fn main() {
     let door = || Admission::clustered(config.clone(), Arc::new(redis.leases()), Clock::system(), |_| {});
     let doors: Vec<Arc<Admission>> = (0..3).map(|_| Arc::new(door())).collect();
     for door in &doors {
-        drop(door.admit(client(0)).await.unwrap());
+        // Redis may still be starting.
+        let mut tries = 0;
+        while let Err(refusal) = door.admit(client(0)).await {
+            tries += 1;
+            assert!(tries < 100, "{refusal}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
     for _ in 0..3 {
         drop(storm(&doors).await);
