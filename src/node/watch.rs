@@ -57,8 +57,12 @@ const fn threshold(
     Threshold { sign, words, unit, bad_from, good_below, at_once: false }
 }
 
+/// How many signs are watched. Not the table's length: the release build would need the table to compile the function
+/// that makes it.
+const SIGNS: usize = 9;
+
 /// In the order of the members of [`Signs::values`].
-const THRESHOLDS: [Threshold; 9] = [
+const THRESHOLDS: [Threshold; SIGNS] = [
     threshold("broker_lag", "the way through Redis takes", Unit::Milliseconds, 1000.0, 500.0),
     threshold("broker_probe", "the last probe through Redis is old:", Unit::Milliseconds, 10_000.0, 5_000.0),
     threshold(
@@ -117,7 +121,7 @@ pub(super) enum Pressure {
 /// The judgement, as it develops.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    looks: [Look; THRESHOLDS.len()],
+    looks: [Look; SIGNS],
     /// Slow consumers and errors at the last looks.
     history: VecDeque<(u64, u64)>,
     worst: Option<f64>,
@@ -169,7 +173,7 @@ impl Watch {
 }
 
 impl Signs {
-    fn values(&self, slow: f64, errors: f64) -> [Option<f64>; THRESHOLDS.len()] {
+    fn values(&self, slow: f64, errors: f64) -> [Option<f64>; SIGNS] {
         let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
         [
             self.broker_lag.map(millis),
