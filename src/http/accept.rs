@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -95,7 +96,10 @@ impl Server {
                 None => done.cancelled().await,
             }
         };
-        tokio::join!(closed.run_until_cancelled(public.accept_all()), accept_admin);
+        // Unconstrained: in a storm the kernel's queue must be emptied first, or the clients that it has no room for wait a
+        // second for their lost SYN. Accepting costs microseconds and ends when nobody waits.
+        let accept_public = unconstrained(public.accept_all());
+        tokio::join!(closed.run_until_cancelled(accept_public), accept_admin);
         stop.cancel();
         tasks.close();
         if timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
@@ -131,7 +135,6 @@ impl Listener {
         let Self { socket, connections, .. } = self;
         let mut complained = false;
         loop {
-            connections.node.room_for_handshake().await;
             if connections.is_full() {
                 complain(&mut complained, "every file that sockets may have is in use");
                 tokio::time::sleep(FULL_PAUSE).await;
@@ -174,6 +177,7 @@ impl Connections {
     fn open(&self, stream: TcpStream, peer: SocketAddr) {
         let (node, router, stop) = (Arc::clone(&self.node), self.router.clone(), self.stop.clone());
         self.tasks.spawn(async move {
+            node.room_for_handshake().await;
             let Some(detached) = detach::serve(stream, peer, router, stop).await else { return };
             let (attachment, socket) = detached;
             if node.attach(attachment, socket).await.is_none() {

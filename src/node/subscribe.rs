@@ -241,9 +241,9 @@ impl Node {
         if wanted.is_empty() { Err(Refusal::Forbidden) } else { Ok(wanted) }
     }
 
-    /// Waits until there is room for another handshake. Whoever accepts connections waits here first: a handshake that
-    /// waits for the broker holds buffers that a stream no longer needs, and in a storm the kernel's queue holds the
-    /// others at a hundredth of the cost.
+    /// Waits until there is room for another handshake. A new socket waits here before anything is read from it: a
+    /// handshake that waits for the broker holds buffers that a stream no longer needs, and in a storm the others wait
+    /// without any.
     pub async fn room_for_handshake(&self) {
         // An error means that the semaphore is closed, which it never is.
         drop(self.handshakes.acquire().await);
