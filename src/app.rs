@@ -26,6 +26,7 @@ use crate::hub::{self, Hub};
 use crate::jobs::{JobStore, MemoryJobs, RedisJobs};
 use crate::node::interest::Interest;
 use crate::node::{self, Node, Rooms};
+use crate::protocol::channel::ChannelPattern;
 use crate::redis;
 use signals::Signals;
 
@@ -55,7 +56,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let redis = connect(&config)?;
     let Started { broker, notices, jobs, owner } = start_broker(&config, redis.as_ref(), &clock, &interest);
     let admission = start_admission(&config, files.max_connections, redis.as_ref(), &clock, &broker);
-    let cluster = start_cluster(redis.as_ref(), &clock)?;
+    let cluster = start_cluster(&config, redis.as_ref(), &clock)?;
     let broker_name = broker.describe();
     let rooms = Rooms { clock: clock.clone(), hub, interest, admission, cluster, broker, notices, jobs };
     let (node, mut tasks) = Node::start(node_config(&config), rooms);
@@ -141,13 +142,14 @@ fn start_broker(
     Started { broker, notices, jobs, owner: Some(owner) }
 }
 
-fn start_cluster(redis: Option<&redis::Commands>, clock: &Clock) -> anyhow::Result<Cluster> {
-    let Some(redis) = redis else { return Ok(Cluster::alone(clock.clone())) };
+fn start_cluster(config: &Config, redis: Option<&redis::Commands>, clock: &Clock) -> anyhow::Result<Cluster> {
+    let channels = config.channels.iter().filter_map(ChannelPattern::plain).cloned();
+    let Some(redis) = redis else { return Ok(Cluster::alone(channels, clock.clone())) };
     // On connections of their own, heartbeats do not wait behind a storm of publishers: that would look like death.
-    let mut config = redis.config().clone();
-    config.pool_size = 2;
-    let heartbeats = redis::Commands::new(config).context("FANLIGHT_REDIS_URL")?;
-    Ok(Cluster::shared(heartbeats, clock.clone()))
+    let mut own = redis.config().clone();
+    own.pool_size = 2;
+    let heartbeats = redis::Commands::new(own).context("FANLIGHT_REDIS_URL")?;
+    Ok(Cluster::shared(heartbeats, channels, clock.clone()))
 }
 
 fn start_admission(

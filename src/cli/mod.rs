@@ -10,7 +10,9 @@ mod publish;
 mod reconnect;
 mod serve;
 mod settings;
+mod stats;
 mod subscribe;
+mod table;
 mod token;
 
 use std::ffi::OsString;
@@ -30,6 +32,8 @@ pub enum Action {
     Publish(publish::Publish),
     /// Print events as they come.
     Subscribe(subscribe::Subscribe),
+    /// Print the statistics.
+    Stats(stats::Stats),
     /// Put load on a server.
     Bench(bench::Bench),
     /// Look at the settings.
@@ -67,6 +71,7 @@ pub fn command() -> Command {
             serve::command(),
             publish::command(),
             subscribe::command(),
+            stats::command(),
             settings::command(),
             token::command(),
             bench::command(),
@@ -88,6 +93,7 @@ pub fn parse(
     match name {
         "publish" => publish::Publish::parse(matches, environment).map(Action::Publish),
         "subscribe" => subscribe::Subscribe::parse(matches, environment).map(Action::Subscribe),
+        "stats" => stats::Stats::parse(matches, environment).map(Action::Stats),
         "bench" => bench::Bench::parse(matches, environment).map(Action::Bench),
         "token" => token::Token::parse(matches, environment).map(Action::Token),
         "config" => settings::Settings::parse(matches, environment).map(Action::Settings),
@@ -105,6 +111,7 @@ impl Action {
             Self::Serve(loaded) => serve::run(*loaded),
             Self::Publish(publish) => block_on(publish.run()),
             Self::Subscribe(subscribe) => block_on(subscribe.run()),
+            Self::Stats(stats) => block_on(stats.run()),
             Self::Bench(bench) => bench.run(),
             Self::Settings(settings) => settings.run(),
             Self::Token(token) => token.run(),

@@ -51,6 +51,17 @@ impl Look {
         Self { terminal: false, colour: false }
     }
 
+    /// For a terminal whose user wants no colours.
+    #[cfg(test)]
+    pub(super) fn terminal_without_colour() -> Self {
+        Self { terminal: true, colour: false }
+    }
+
+    /// Whether somebody looks at it.
+    pub(super) fn is_terminal(self) -> bool {
+        self.terminal
+    }
+
     fn of(terminal: bool) -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub const OPENED: &str = "opened";
 /// Those of them whose client had been connected before.
 pub const RECONNECTED: &str = "reconnected";
-/// Events given to the local streams, whatever their number.
+/// Events given to streams, whatever the number of these and of their nodes.
 pub const BROADCASTS: &str = "broadcasts";
 /// Events handed to the kernel, once per stream.
 pub const MESSAGES: &str = "messages";

@@ -13,6 +13,10 @@ use super::counts::Counts;
 use super::presence::Told;
 use super::store::{Answer, MAX_LINEAGE};
 
+/// With so many nodes that were heard of lately a copy of the totals is taken with every heartbeat, with more less often: all
+/// copies together cost what grows with the nodes and not with their square.
+const NODES_PER_COPY: usize = 20;
+
 /// The totals as of one moment, in a form that can be brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Copy {
@@ -45,6 +49,7 @@ pub(super) struct Ledger {
     unanswered: Option<Counts>,
     /// For when Redis loses the totals.
     pub(super) copy: Option<Copy>,
+    beats_since_copy: usize,
     /// Versions of the addresses and the sessions whose sketches are in Redis.
     pub(super) told: [Option<u64>; 2],
 }
@@ -76,6 +81,19 @@ impl Ledger {
             self.told = [None, None];
         }
         true
+    }
+
+    /// Whether it is time for another copy, after a heartbeat that was counted in.
+    pub(super) fn is_copy_due(&mut self) -> bool {
+        self.beats_since_copy += 1;
+        let nodes = self.copy.as_ref().map_or(0, |copy| copy.parts.len());
+        self.beats_since_copy * NODES_PER_COPY > nodes
+    }
+
+    /// This is the latest copy.
+    pub(super) fn copied(&mut self, copy: Copy) {
+        self.copy = Some(copy);
+        self.beats_since_copy = 0;
     }
 
     /// These sketches were part of a heartbeat that was counted in.

@@ -1,12 +1,15 @@
 //! Who is alive, and the totals.
 //!
-//! Once a second a node says what it is, whose connections it has and what it has counted ([`Cluster::beat`]): one script call, whatever
-//! the number of its connections. What the script keeps and why nothing is counted twice is in [`ledger`] and docs/adr/0003. The
-//! statistics are read when somebody asks ([`reader`]) and computed in [`totals`].
+//! Once a second a node says what it is, whose connections it has and what it has counted ([`Cluster::beat`]): one script
+//! call, whatever the number of its connections. What the script keeps, and why nothing is counted twice, is in [`ledger`]
+//! and in docs/adr/totals-by-absolute-counts.md. The statistics are read when somebody asks ([`reader`]) and computed in
+//! [`totals`].
 //!
-//! This room does not count anything itself but who is there ([`presence`]), and it runs no task: whoever owns the node calls it.
+//! This room counts nothing itself but who is there ([`presence`]) and what several nodes hear ([`heard`]), and it runs no
+//! task: whoever owns the node calls it.
 
 pub mod counts;
+mod heard;
 mod ledger;
 mod presence;
 mod reader;
@@ -26,15 +29,13 @@ use self::ledger::Ledger;
 use self::reader::{Reader, Seen};
 use self::store::{Beat, ROW_TTL, Store};
 use crate::clock::{Clock, Tick};
+use crate::protocol::channel::ChannelName;
 use crate::redis::{CommandError, Commands};
 
+pub use self::heard::Heard;
 pub use self::presence::{Here, Presence};
 pub use self::row::{Announcement, NodeRow, RedisRow, State};
 pub use self::totals::{Channels, Metrics, Stats, TOP_CHANNELS, View};
-
-/// With so many nodes that were heard of lately a copy of the totals is taken with every heartbeat, with more less often: all copies
-/// together cost what grows with the nodes and not with their square.
-const NODES_PER_COPY: usize = 20;
 
 /// How often one heartbeat is tried: once, once more with the totals brought back, and once as a newcomer.
 const TRIES: usize = 3;
@@ -53,6 +54,7 @@ pub struct Cluster {
     clock: Clock,
     incarnation: Arc<str>,
     presence: Arc<Presence>,
+    heard: Arc<Heard>,
     shared: Option<Shared>,
 }
 
@@ -62,32 +64,27 @@ struct Shared {
     reader: Reader,
     /// Held for the length of a heartbeat: the next one must know what this one was answered.
     ledger: Mutex<Ledger>,
-    pace: std::sync::Mutex<Pace>,
-}
-
-/// When what was done last.
-#[derive(Default)]
-struct Pace {
-    answered: Option<Tick>,
-    beats_since_copy: usize,
+    /// When a heartbeat was counted in last.
+    answered: std::sync::Mutex<Option<Tick>>,
 }
 
 impl Cluster {
-    /// Without a Redis: this node is the cluster.
-    pub fn alone(clock: Clock) -> Self {
+    /// Without a Redis: this node is the cluster. `channels` are those that every node may hear: the configured ones.
+    pub fn alone(channels: impl IntoIterator<Item = ChannelName>, clock: Clock) -> Self {
         let incarnation = Uuid::new_v4().simple().to_string().into();
-        Self { clock, incarnation, presence: Arc::default(), shared: None }
+        let heard = Arc::new(Heard::new(channels, clock.clone()));
+        Self { clock, incarnation, presence: Arc::default(), heard, shared: None }
     }
 
     /// With the other nodes that share this Redis.
-    pub fn shared(commands: Commands, clock: Clock) -> Self {
-        let mut cluster = Self::alone(clock);
+    pub fn shared(commands: Commands, channels: impl IntoIterator<Item = ChannelName>, clock: Clock) -> Self {
+        let mut cluster = Self::alone(channels, clock);
         let store = Arc::new(Store::new(commands));
         cluster.shared = Some(Shared {
             reader: Reader::new(Arc::clone(&store), Arc::clone(&cluster.incarnation)),
             store,
             ledger: Mutex::default(),
-            pace: std::sync::Mutex::default(),
+            answered: std::sync::Mutex::default(),
         });
         cluster
     }
@@ -97,9 +94,14 @@ impl Cluster {
         &self.presence
     }
 
+    /// What this node hears.
+    pub const fn heard(&self) -> &Arc<Heard> {
+        &self.heard
+    }
+
     /// How long ago Redis last counted a heartbeat in; `None` without a Redis, or before the first.
     pub fn silence(&self) -> Option<std::time::Duration> {
-        let answered = self.shared.as_ref()?.pace().answered?;
+        let answered = (*self.shared.as_ref()?.answered())?;
         Some(self.clock.now().since(answered))
     }
 
@@ -112,10 +114,10 @@ impl Cluster {
         let row = serde_json::to_string(&report.announcement)
             .map_err(|error| CommandError::Refused(error.to_string()))?;
         let mut ledger = shared.ledger.lock().await;
-        shared.count_in(&mut ledger, &self.incarnation, &row, &self.presence, &report.counts).await?;
+        self.count_in(shared, &mut ledger, &row, &report.counts).await?;
         self.answered(shared);
-        if shared.is_copy_due(&ledger) {
-            ledger.copy = Some(shared.store.copy().await?);
+        if ledger.is_copy_due() {
+            ledger.copied(shared.store.copy().await?);
         }
         Ok(())
     }
@@ -127,70 +129,25 @@ impl Cluster {
     pub async fn leave(&self, counts: &Counts) -> Result<(), CommandError> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let mut ledger = shared.ledger.lock().await;
-        shared.count_in(&mut ledger, &self.incarnation, "", &self.presence, counts).await
-    }
-
-    fn answered(&self, shared: &Shared) {
-        let now = self.clock.now();
-        let before = shared.pace().answered.replace(now);
-        if before.is_some_and(|before| now.since(before) > ROW_TTL) {
-            shared.reader.disturbed();
-        }
-    }
-
-    /// What is known of the whole cluster, and whether part of it is old because Redis does not answer. `own` is this node's report of
-    /// now. Answers within a second, whatever Redis does.
-    pub async fn view(&self, own: Report) -> (View, bool) {
-        let Some(shared) = &self.shared else { return (self.own_view(own), false) };
-        match shared.reader.see().await {
-            Some(Seen { mut view, stale }) => {
-                if stale {
-                    view.nodes.insert((*self.incarnation).to_owned(), own.announcement);
-                }
-                (view, stale)
-            }
-            None => (self.own_view(own), true),
-        }
-    }
-
-    /// What is known of this node alone.
-    pub fn own_view(&self, own: Report) -> View {
-        let (unique_ips, unique_sessions) = self.presence.counts();
-        let uptime_ms = own.announcement.row.uptime_ms;
-        let nodes = BTreeMap::from([((*self.incarnation).to_owned(), own.announcement)]);
-        View { nodes, totals: own.counts, unique_ips, unique_sessions, uptime_ms }
-    }
-}
-
-impl Shared {
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.count_in(shared, &mut ledger, "", counts).await
     }
 
     /// Sends a heartbeat until it is counted in. When Redis has lost the totals they are brought back in between.
     async fn count_in(
         &self,
+        shared: &Shared,
         ledger: &mut Ledger,
-        incarnation: &str,
         row: &str,
-        presence: &Presence,
         counts: &Counts,
     ) -> Result<(), CommandError> {
         let mut copy_is_back = false;
         for _ in 0..TRIES {
-            let news = presence.news(ledger.told[0], ledger.told[1]);
-            let floor = ledger.send(counts);
-            let counted_in = ledger.counted_in();
-            let sketches = news.each_ref().map(|told| told.as_ref().map_or(&[][..], |told| &told.sketch));
-            let beat = Beat { incarnation, counted_in: &counted_in, row, sketches, counts, floor: &floor };
-            let answer = self.store.beat(&beat).await?;
-            if ledger.answer(counts, answer) {
-                ledger.tell(&news);
+            if self.send(shared, ledger, row, counts).await? {
                 return Ok(());
             }
             match &ledger.copy {
                 Some(copy) if !copy_is_back => {
-                    self.store.restore(copy).await?;
+                    shared.store.restore(copy).await?;
                     copy_is_back = true;
                 }
                 // No copy, or somebody has brought back an older one from before this node was counted: it begins anew.
@@ -200,14 +157,73 @@ impl Shared {
         Err(CommandError::Refused("Redis loses the cluster's totals again and again".into()))
     }
 
-    fn is_copy_due(&self, ledger: &Ledger) -> bool {
-        let mut pace = self.pace();
-        pace.beats_since_copy += 1;
-        let nodes = ledger.copy.as_ref().map_or(0, |copy| copy.parts.len());
-        let due = pace.beats_since_copy * NODES_PER_COPY > nodes || ledger.copy.is_none();
-        if due {
-            pace.beats_since_copy = 0;
+    /// Sends a heartbeat; `false` when Redis has lost the totals.
+    async fn send(
+        &self,
+        shared: &Shared,
+        ledger: &mut Ledger,
+        row: &str,
+        counts: &Counts,
+    ) -> Result<bool, CommandError> {
+        let faces = self.presence.news(ledger.told[0], ledger.told[1]);
+        let sketches = faces.each_ref().map(|told| told.as_ref().map_or(&[][..], |told| &told.sketch));
+        let (floor, counted_in) = (ledger.send(counts), ledger.counted_in());
+        let news = self.heard.untold();
+        let (incarnation, counted_in, floor) = (&*self.incarnation, counted_in.as_str(), &floor);
+        let beat = Beat { incarnation, counted_in, row, sketches, news: &news.news, counts, floor };
+        let answer = shared.store.beat(&beat).await?;
+        let counted = ledger.answer(counts, answer);
+        if counted {
+            news.told();
+            ledger.tell(&faces);
         }
-        due
+        Ok(counted)
+    }
+
+    fn answered(&self, shared: &Shared) {
+        let now = self.clock.now();
+        let before = shared.answered().replace(now);
+        if before.is_some_and(|before| now.since(before) > ROW_TTL) {
+            shared.reader.disturbed();
+        }
+    }
+
+    /// What is known of the whole cluster, and whether part of it is old because Redis does not answer: then this node's
+    /// `own` report of now stands beside what was known last. Answers within a second, whatever Redis does.
+    pub async fn view(&self, own: impl Future<Output = Report>) -> (View, bool) {
+        let Some(shared) = &self.shared else { return (self.own_view(own.await), false) };
+        match shared.reader.see().await {
+            Some(Seen { view, stale: false }) => (view, false),
+            Some(Seen { mut view, .. }) => {
+                view.nodes.insert((*self.incarnation).to_owned(), own.await.announcement);
+                (view, true)
+            }
+            None => (self.own_view(own.await), true),
+        }
+    }
+
+    /// The rows of the other nodes that are going, with the streams that they still have; none when the cluster cannot be asked
+    /// within a second.
+    pub async fn draining(&self) -> Vec<NodeRow> {
+        let Some(shared) = &self.shared else { return Vec::new() };
+        let Some(Seen { mut view, stale: false }) = shared.reader.see().await else { return Vec::new() };
+        view.nodes.remove(&*self.incarnation);
+        view.draining().cloned().collect()
+    }
+
+    /// What is known of this node alone.
+    pub fn own_view(&self, mut own: Report) -> View {
+        let broadcasts = own.counts.get(counts::BROADCASTS) + self.heard.total();
+        own.counts.set(counts::BROADCASTS, broadcasts);
+        let (unique_ips, unique_sessions) = self.presence.counts();
+        let uptime_ms = own.announcement.row.uptime_ms;
+        let nodes = BTreeMap::from([((*self.incarnation).to_owned(), own.announcement)]);
+        View { nodes, totals: own.counts, unique_ips, unique_sessions, uptime_ms }
+    }
+}
+
+impl Shared {
+    fn answered(&self) -> std::sync::MutexGuard<'_, Option<Tick>> {
+        self.answered.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

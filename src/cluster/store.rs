@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::counts::Counts;
+use super::heard::News;
 use super::ledger::Copy;
 use crate::redis::{Call, CommandError, Commands, Invoke as _, Script};
 
@@ -32,6 +33,7 @@ pub(super) struct Store {
     totals: String,
     sketches: [String; 2],
     counted: String,
+    heard: String,
     beat: Script,
     copy: Script,
     restore: Script,
@@ -47,6 +49,8 @@ pub(super) struct Beat<'a> {
     pub(super) row: &'a str,
     /// Empty means as before.
     pub(super) sketches: [&'a [u8]; 2],
+    /// What was heard on channels that other nodes hear as well.
+    pub(super) news: &'a [News],
     pub(super) counts: &'a Counts,
     /// What the totals hold of it at least.
     pub(super) floor: &'a Counts,
@@ -91,6 +95,7 @@ impl Store {
             totals: keys.totals(),
             sketches: keys.sketches(),
             counted: keys.counted(),
+            heard: keys.heard(),
             beat: Script::new(include_str!("lua/beat.lua")),
             copy: Script::new(include_str!("lua/copy.lua")),
             restore: Script::new(include_str!("lua/restore.lua")),
@@ -103,12 +108,17 @@ impl Store {
     pub(super) async fn beat(&self, beat: &Beat<'_>) -> Result<Answer, CommandError> {
         let own = format!("{}{}", self.counted, beat.incarnation);
         let [ips, sessions] = &self.sketches;
-        let mut call = self.beat.call(&[&self.alive, &self.rows, &self.totals, &own, ips, sessions]);
+        let mut call =
+            self.beat.call(&[&self.alive, &self.rows, &self.totals, &own, ips, sessions, &self.heard]);
         call.arg(beat.incarnation).arg(beat.counted_in);
         for ttl in [ROW_TTL, NODE_TTL, OWN_TTL, TOTALS_TTL] {
             call.arg(millis(ttl));
         }
         call.arg(beat.row).arg(beat.sketches[0]).arg(beat.sketches[1]);
+        call.arg(beat.news.len());
+        for News { channel, heard, told, age, .. } in beat.news {
+            call.arg(channel.as_str()).arg(heard).arg(told).arg(millis(*age));
+        }
         for (name, count) in beat.counts.iter() {
             call.arg(name).arg(count).arg(beat.floor.get(name));
         }

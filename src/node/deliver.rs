@@ -60,7 +60,7 @@ impl Pump {
         let (whole, keyed) = self.interest.find(&delivery.channel, key);
         let n = delivery.position.map_or(0, |position| position.n);
         if let Some(topic) = whole {
-            self.tally.broadcast();
+            self.tally.broadcast(&delivery.channel);
             let block = Block::event(&delivery.event, delivery.position);
             self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
         }

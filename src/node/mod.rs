@@ -12,6 +12,7 @@ mod jobs;
 mod peers;
 mod process;
 mod publish;
+mod report;
 mod resume;
 mod subscribe;
 mod tally;
@@ -141,7 +142,7 @@ impl Node {
         let draining = AtomicBool::new(false);
         let hub = Arc::new(hub);
         let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally::new(Arc::clone(cluster.heard())));
         let (jobs, recorder, backlog) = Jobs::start(jobs, &broker, &interest, &clock);
         let pump = deliver::Pump::new(
             Arc::clone(&hub),

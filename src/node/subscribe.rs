@@ -227,8 +227,11 @@ impl Node {
         reads: &[ChannelPattern],
     ) -> Result<Vec<ChannelName>, Refusal> {
         let allowed = || self.config.channels.iter().chain(reads);
-        let all: Vec<ChannelName> =
-            if asked.all { allowed().filter_map(plain).collect() } else { Vec::new() };
+        let all: Vec<ChannelName> = if asked.all {
+            allowed().filter_map(ChannelPattern::plain).cloned().collect()
+        } else {
+            Vec::new()
+        };
         let mut wanted: Vec<ChannelName> = Vec::with_capacity(all.len() + asked.names.len());
         for channel in all.into_iter().chain(asked.names) {
             if !allowed().any(|pattern| pattern.matches(&channel)) {
@@ -259,13 +262,5 @@ impl Node {
         if !listening.confirmed(limit).await && (status.subscribed || !known_before) {
             listening.owe_gap();
         }
-    }
-}
-
-/// The channel of a pattern that is a plain name.
-pub(super) fn plain(pattern: &ChannelPattern) -> Option<ChannelName> {
-    match pattern {
-        ChannelPattern::Plain(name) => Some(name.clone()),
-        ChannelPattern::Family(_) => None,
     }
 }

@@ -2,21 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cluster::Heard;
 use crate::cluster::counts::{self, Counts};
+use crate::protocol::channel::ChannelName;
 
 /// The node's own counts since its start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
     /// By code. Refusals are answered by HTTP, beside which a lock is nothing.
     rejected: Mutex<BTreeMap<&'static str, u64>>,
     reconnected: AtomicU64,
+    heard: Arc<Heard>,
+    /// On channels that are not counted in `heard`.
     broadcasts: AtomicU64,
     errors: AtomicU64,
 }
 
 impl Tally {
+    pub(super) fn new(heard: Arc<Heard>) -> Self {
+        let [reconnected, broadcasts, errors] = [const { AtomicU64::new(0) }; 3];
+        Self { rejected: Mutex::default(), reconnected, heard, broadcasts, errors }
+    }
+
     /// A request was refused with this code.
     pub(super) fn rejected(&self, code: &'static str) {
         *self.rejected.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
@@ -28,8 +37,10 @@ impl Tally {
     }
 
     /// An event was given to the local streams.
-    pub(super) fn broadcast(&self) {
-        self.broadcasts.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn broadcast(&self, channel: &ChannelName) {
+        if !self.heard.note(channel) {
+            self.broadcasts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Something failed on the way of an event or of a question.

@@ -2,20 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::process::{Process, Usage};
-use super::subscribe::plain;
 use super::watch::{Pressure, Signs, Watch};
 use super::{Node, Tasks};
 use crate::broker::Status;
 use crate::clock::Tick;
-use crate::cluster::counts::{self, Counts};
-use crate::cluster::{Announcement, NodeRow, RedisRow, Report, State, Stats, TOP_CHANNELS};
 use crate::hub::{Counters, Strain};
-use crate::protocol::channel::ChannelName;
 use crate::protocol::close::CloseReason;
 
 /// How often the node looks at itself and how often its heartbeat goes.
@@ -34,8 +30,8 @@ const MIN_SHED: u64 = 10;
 
 /// What the node knows of itself.
 pub(super) struct Vitals {
-    started: Tick,
-    address: OnceLock<String>,
+    pub(super) started: Tick,
+    pub(super) address: OnceLock<String>,
     was_ready: AtomicBool,
     refusing: AtomicBool,
     watch: Mutex<Watch>,
@@ -61,7 +57,8 @@ impl Vitals {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn usage(&self) -> MutexGuard<'_, Usage> {
+    /// What the process used at the last look.
+    pub(super) fn usage(&self) -> MutexGuard<'_, Usage> {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,23 +93,6 @@ impl Node {
         broker.into_iter().chain(self.vitals.watch().reasons()).collect()
     }
 
-    /// The contract's statistics, of the whole cluster. Answers within a second, whatever Redis does.
-    pub async fn stats(&self) -> Stats {
-        let (view, stale) = self.cluster.view(self.report().await).await;
-        view.stats(&self.plain_channels(), stale, self.timestamp())
-    }
-
-    /// The same of this node alone.
-    pub async fn own_stats(&self) -> Stats {
-        let view = self.cluster.own_view(self.report().await);
-        view.stats(&self.plain_channels(), false, self.timestamp())
-    }
-
-    /// A request was refused with this code.
-    pub fn count_refusal(&self, code: &'static str) {
-        self.tally.rejected(code);
-    }
-
     /// Sends the heartbeats, for as long as it is polled.
     async fn beat(self: Arc<Self>) {
         let mut timer = tokio::time::interval(INTERVAL);
@@ -122,10 +102,8 @@ impl Node {
             timer.tick().await;
             let answer = self.cluster.beat(&self.report().await).await;
             match &answer {
-                Err(error) if !failing => {
-                    tracing::warn!(%error, "the cluster does not hear of this node; trying on");
-                }
-                Ok(()) if failing => tracing::info!("the cluster hears of this node again"),
+                Err(error) if !failing => tracing::warn!(%error, "heartbeats fail; trying on"),
+                Ok(()) if failing => tracing::info!("heartbeats arrive again"),
                 _ => {}
             }
             failing = answer.is_err();
@@ -172,11 +150,9 @@ impl Node {
         self.vitals.refusing.store(pressure >= Pressure::Refuse, Ordering::Relaxed);
         if pressure == Pressure::Shed && counters.connections > 0 {
             let count = (counters.connections / SHED_SHARE).max(MIN_SHED);
-            let shed = self.hub.shed(usize::try_from(count).unwrap_or(usize::MAX)).await;
-            tracing::warn!(
-                streams = shed,
-                "memory or files are short: closed streams that were idle for longest"
-            );
+            let shed =
+                timeout(SHARD_LIMIT, self.hub.shed(usize::try_from(count).unwrap_or(usize::MAX))).await;
+            tracing::warn!(streams = ?shed.ok(), "memory or files are short: streams that were idle for longest are closed");
         }
     }
 
@@ -207,82 +183,7 @@ impl Node {
     }
 
     /// What failed, here and in the broker.
-    fn errors(&self) -> u64 {
+    pub(super) fn errors(&self) -> u64 {
         self.tally.errors() + self.broker_status().dropped
     }
-
-    async fn report(&self) -> Report {
-        let counters = self.counters().await;
-        let channels = self.interest.audience(&self.plain_channels(), TOP_CHANNELS, &self.jobs.heard);
-        Report {
-            announcement: Announcement { row: self.node_row(&counters), channels },
-            counts: self.counts(&counters),
-        }
-    }
-
-    fn node_row(&self, counters: &Counters) -> NodeRow {
-        let (usage, status) = (*self.vitals.usage(), self.broker_status());
-        let reasons = self.troubles();
-        let state = match (self.is_draining(), self.was_ready(), reasons.is_empty()) {
-            (true, ..) => State::Draining,
-            (_, false, _) => State::Starting,
-            (_, _, false) => State::Degraded,
-            _ => State::Healthy,
-        };
-        NodeRow {
-            id: self.id().to_owned(),
-            address: self.vitals.address.get().cloned().unwrap_or_default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: millis(self.clock.now().since(self.vitals.started)),
-            connections: counters.connections,
-            max_connections: self.max_connections() as u64,
-            state,
-            reasons,
-            redis: RedisRow {
-                connected: status.subscribed,
-                lag_ms: status.lag.map(|lag| rounded(lag.as_secs_f64() * 1000.0)),
-            },
-            memory_bytes: usage.memory,
-            memory_limit_bytes: usage.memory_limit,
-            cpu_percent: rounded(usage.cpu * 100.0),
-            open_files: usage.open_files,
-        }
-    }
-
-    fn counts(&self, counters: &Counters) -> Counts {
-        let mut counts = Counts::default();
-        counts.set(counts::OPENED, counters.opened);
-        counts.set(counts::MESSAGES, counters.events_sent);
-        counts.set(counts::BYTES, counters.bytes_sent);
-        counts.set(counts::LIVED_MS, counters.lived_ms);
-        counts.set(counts::ERRORS, self.errors());
-        for reason in CloseReason::ALL {
-            counts.set(format!("{}{}", counts::CLOSED, reason.name()), counters.closed_for(reason));
-        }
-        counts.set(format!("{}client", counts::CLOSED), counters.closed_by_client);
-        counts.set(format!("{}completed", counts::CLOSED), counters.completed);
-        for (end, count) in counters.lived.filled() {
-            counts.set(format!("{}{end}", counts::LIVED), count);
-        }
-        self.tally.tell(&mut counts);
-        counts
-    }
-
-    fn plain_channels(&self) -> Vec<ChannelName> {
-        self.config.channels.iter().filter_map(plain).collect()
-    }
-
-    fn timestamp(&self) -> String {
-        let now = UNIX_EPOCH + Duration::from_millis(self.clock.unix_millis());
-        humantime::format_rfc3339_millis(now).to_string()
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// To a tenth.
-fn rounded(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
 }

@@ -139,6 +139,14 @@ impl ChannelPattern {
         }
     }
 
+    /// The channel, when it is exactly one.
+    pub const fn plain(&self) -> Option<&ChannelName> {
+        match self {
+            Self::Plain(name) => Some(name),
+            Self::Family(_) => None,
+        }
+    }
+
     /// Whether `channel` is meant.
     pub fn matches(&self, channel: &ChannelName) -> bool {
         match self {

@@ -21,6 +21,7 @@
 //! | `<prefix>@ips`, `<prefix>@sessions` | hash: incarnation → sketch of whose connections it has |
 //! | `<prefix>@totals` | hash: what all nodes together have counted, by name; epoch and age of the counts |
 //! | `<prefix>@counted:<incarnation>` | hash: what of the totals comes from there |
+//! | `<prefix>@heard` | hash: channel → when and by whom its events were counted last |
 //!
 //! A user's channel and the prefix have only `A-Z a-z 0-9 . _ : / -`, so nothing of theirs meets what stands behind
 //! an `@`, which means nothing in a glob and needs no quoting in a shell: an ACL for all of it is `~fanlight:*
@@ -151,6 +152,11 @@ impl Keys {
     /// What all nodes together have counted.
     pub fn totals(&self) -> String {
         self.internal("totals")
+    }
+
+    /// Who has counted the events of a channel last.
+    pub fn heard(&self) -> String {
+        self.internal("heard")
     }
 
     /// What stands before an incarnation in the name of its part of the totals.

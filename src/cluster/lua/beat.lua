@@ -1,9 +1,12 @@
 -- A node's heartbeat: keeps its row, and adds to the cluster's totals what it has counted since they last heard of it.
 --
--- KEYS: 1 nodes by their last heartbeat, 2 rows, 3 totals, 4 what this incarnation is known to have counted, 5 and 6 sketches
+-- KEYS: 1 nodes by their last heartbeat, 2 rows, 3 totals, 4 what this incarnation is known to have counted, 5 and 6 sketches,
+--       7 who has counted the events of a channel last
 -- ARGV: 1 incarnation, 2 <epoch>@<when it was first counted there> of the totals that it was counted in, with spaces,
 --       3 a row's time to live, 4 how long a silent node is remembered, 5 the same for its counts, 6 the same for the totals,
---       7 row ('' = the node leaves), 8 and 9 sketches ('' = as before), then name, count and floor of everything counted.
+--       7 row ('' = the node leaves), 8 and 9 sketches ('' = as before), 10 how many channels have news, then of each: its name, how many
+--       events were heard ever, how many of these were told before, and how long ago the first one that was not; then name, count
+--       and floor of everything counted.
 -- All times are in ms, all points in time are of Redis' clock.
 --
 -- A count is absolute and only rises, and what is known of it stands beside the totals and changes with them. So a heartbeat may be
@@ -14,7 +17,10 @@
 local nodes, rows, totals, own = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local incarnation, row = ARGV[1], ARGV[7]
 local row_ttl, node_ttl, own_ttl, totals_ttl = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local FIRST_COUNT = 10
+local FIRST_NEWS = 11
+local first_count = FIRST_NEWS + 4 * tonumber(ARGV[10])
+-- Two nodes hear the same event at nearly the same time.
+local SKEW = 100
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -57,7 +63,7 @@ end
 
 local function add_counts()
   local names = {}
-  for at = FIRST_COUNT, #ARGV, 3 do
+  for at = first_count, #ARGV, 3 do
     names[#names + 1] = ARGV[at]
   end
   local forgotten = redis.call('EXISTS', own) == 0
@@ -65,7 +71,7 @@ local function add_counts()
   local use_floor = forgotten and is_in_totals()
   local write = {'@heard', string.format('%.0f', now)}
   for i, name in ipairs(names) do
-    local at = FIRST_COUNT + 3 * (i - 1)
+    local at = first_count + 3 * (i - 1)
     local count = tonumber(ARGV[at + 1])
     local before = use_floor and tonumber(ARGV[at + 2]) or tonumber(known[i] or 0)
     if count > before then
@@ -79,6 +85,26 @@ local function add_counts()
   redis.call('HSET', own, unpack(write))
   redis.call('PEXPIRE', own, own_ttl)
   redis.call('PEXPIRE', totals, totals_ttl)
+end
+
+-- Events that several nodes hear are counted by the one who has counted last, as long as it goes on doing so.
+local function add_broadcasts()
+  for at = FIRST_NEWS, first_count - 1, 4 do
+    local channel, heard, told, age = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local last = redis.call('HGET', KEYS[7], channel) or ''
+    local moment, who, counted = string.match(last, '^(%d+) (%S+) (%d+)$')
+    local fresh = 0
+    if who == incarnation then
+      fresh = heard - tonumber(counted)
+    elseif not who or tonumber(moment) < now - age - SKEW then
+      fresh = heard - told
+    end
+    if fresh > 0 then
+      redis.call('HINCRBY', totals, 'broadcasts', string.format('%.0f', fresh))
+      redis.call('HSET', KEYS[7], channel, string.format('%.0f %s %.0f', now, incarnation, heard))
+    end
+  end
+  redis.call('PEXPIRE', KEYS[7], node_ttl)
 end
 
 -- Rows of nodes that have not been heard of for a row's time to live.
@@ -116,6 +142,7 @@ local function stay()
   end
 end
 
+add_broadcasts()
 add_counts()
 if row == '' then leave() else stay() end
 redis.call('ZREMRANGEBYSCORE', nodes, '-inf', now - node_ttl)

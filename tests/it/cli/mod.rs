@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod settings;
+mod stats;
 mod token;
 
 use std::process::{Command, Output, Stdio};

@@ -69,7 +69,7 @@ impl Cast {
         let url = format!("redis://{}", self.proxy.addr());
         let mut config = Config::new(&url, self.redis.prefix()).unwrap();
         config.response_timeout = Duration::from_millis(100);
-        let cluster = Cluster::shared(Commands::new(config).unwrap(), Clock::system());
+        let cluster = Cluster::shared(Commands::new(config).unwrap(), [], Clock::system());
         self.members.push(Member {
             name: self.names,
             cluster,
