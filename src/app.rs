@@ -78,8 +78,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let (closed, done) = (CancellationToken::new(), CancellationToken::new());
     let serving = tokio::spawn(server.run(closed.clone(), done.clone()));
 
-    let signal = signals.next().await;
-    tracing::info!(signal, streams = node.seats_taken(), over = ?config.drain, "draining; a second signal ends at once");
+    let asked_by = tokio::select! {
+        signal = signals.next() => signal,
+        () = node.drain_ordered() => "POST /api/sse/drain",
+    };
+    tracing::info!(asked_by, streams = node.seats_taken(), over = ?config.drain, "draining; a signal from now on ends at once");
     closed.cancel();
     let limit = config.drain + config.streams.send_timeout + DRAIN_SLACK;
     let drained = tokio::select! {

@@ -4,6 +4,8 @@
 //! here is needed by a node.
 
 pub mod bench;
+mod connections;
+mod kick;
 mod node_client;
 mod output;
 mod publish;
@@ -14,6 +16,7 @@ mod stats;
 mod subscribe;
 mod table;
 mod token;
+mod words;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -34,6 +37,10 @@ pub enum Action {
     Subscribe(subscribe::Subscribe),
     /// Print the statistics.
     Stats(stats::Stats),
+    /// List connections.
+    Connections(connections::Connections),
+    /// Close connections.
+    Kick(kick::Kick),
     /// Put load on a server.
     Bench(bench::Bench),
     /// Look at the settings.
@@ -72,6 +79,8 @@ pub fn command() -> Command {
             publish::command(),
             subscribe::command(),
             stats::command(),
+            connections::command(),
+            kick::command(),
             settings::command(),
             token::command(),
             bench::command(),
@@ -94,6 +103,8 @@ pub fn parse(
         "publish" => publish::Publish::parse(matches, environment).map(Action::Publish),
         "subscribe" => subscribe::Subscribe::parse(matches, environment).map(Action::Subscribe),
         "stats" => stats::Stats::parse(matches, environment).map(Action::Stats),
+        "connections" => connections::Connections::parse(matches, environment).map(Action::Connections),
+        "kick" => kick::Kick::parse(matches, environment).map(Action::Kick),
         "bench" => bench::Bench::parse(matches, environment).map(Action::Bench),
         "token" => token::Token::parse(matches, environment).map(Action::Token),
         "config" => settings::Settings::parse(matches, environment).map(Action::Settings),
@@ -112,6 +123,8 @@ impl Action {
             Self::Publish(publish) => block_on(publish.run()),
             Self::Subscribe(subscribe) => block_on(subscribe.run()),
             Self::Stats(stats) => block_on(stats.run()),
+            Self::Connections(connections) => block_on(connections.run()),
+            Self::Kick(kick) => block_on(kick.run()),
             Self::Bench(bench) => bench.run(),
             Self::Settings(settings) => settings.run(),
             Self::Token(token) => token.run(),

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use rand::Rng;
 use reqwest::{Method, Response, StatusCode};
@@ -18,6 +17,7 @@ use super::node_client::{self, NodeClient, refusal};
 use super::output::{self, Look, Style};
 use super::reconnect::{End, Next, Reconnect};
 use super::table::{Align, Table};
+use super::words::{bytes, duration, plural};
 use crate::config::Environment;
 use crate::protocol::sse_decoder::SseDecoder;
 
@@ -330,28 +330,9 @@ impl Told {
     }
 }
 
-fn plural(count: u64, noun: &str) -> String {
-    let ending = match (count, noun.ends_with('s')) {
-        (1, _) => "",
-        (_, true) => "es",
-        (_, false) => "s",
-    };
-    format!("{count} {noun}{ending}")
-}
-
 fn parts(counts: &BTreeMap<String, u64>) -> String {
     let counted = counts.iter().filter(|(_, count)| **count > 0);
     counted.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
-}
-
-fn bytes(count: u64) -> String {
-    ByteSize(count).display().iec_short().to_string()
-}
-
-/// The two largest units: `3h 2m`, `12s`, `140ms`.
-fn duration(ms: u64) -> String {
-    let whole = Duration::from_millis(if ms < 1000 { ms } else { ms - ms % 1000 });
-    humantime::format_duration(whole).to_string().split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -406,13 +387,5 @@ quiet              0
     fn a_node_cannot_steer_the_terminal_that_its_row_is_shown_on() {
         let text = told().render(Look::terminal_without_colour());
         assert!(!text.contains('\u{1b}'), "{text:?}");
-    }
-
-    #[test]
-    fn only_the_two_largest_units_are_shown() {
-        for (ms, shown) in [(0, "0s"), (140, "140ms"), (61_999, "1m 1s"), (90_061_000, "1day 1h")] {
-            assert_eq!(duration(ms), shown);
-        }
-        assert_eq!((plural(1, "address"), plural(2, "address")), ("1 address".into(), "2 addresses".into()));
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod connections;
 mod credentials;
 mod detach;
+mod drain;
 mod error;
 mod health;
 mod identify;

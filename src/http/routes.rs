@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use super::error::{ApiError, Refused};
-use super::{State, auth, connections, health, identify, jobs, origin, publish, soft, stats, streams};
+use super::{State, auth, connections, drain, health, identify, jobs, origin, publish, soft, stats, streams};
 
 type Routes = Router<Arc<State>>;
 
@@ -55,6 +55,7 @@ fn administration(state: &Arc<State>) -> Routes {
         .route("/api/jobs/stream/stats", get(stats::stats))
         .route("/api/sse/connections", get(connections::list).delete(connections::kick_matching))
         .route("/api/sse/connections/{id}", delete(connections::kick_one))
+        .route("/api/sse/drain", post(drain::drain))
         .route_layer(guard)
 }
 

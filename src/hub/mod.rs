@@ -117,6 +117,7 @@ enum Command {
     Release { key: ConnectionKey, blocks: Vec<Block>, replayed_to: u64, last: bool },
     Broadcast(Broadcast),
     Close(ConnectionKey, CloseReason),
+    SharePace(u32),
     Drain { over: Duration, done: oneshot::Sender<()> },
     Count(oneshot::Sender<Counters>),
     Strain(oneshot::Sender<Strain>),
@@ -200,6 +201,14 @@ impl Hub {
     /// Closes every connection, evenly spread over `over`; answers when none is left.
     pub async fn drain(&self, over: Duration) {
         self.ask_all(|done| Command::Drain { over, done }).await;
+    }
+
+    /// So many nodes drain at the moment, this one included: their clients come back to the same few others, so each is told to
+    /// wait for a time out of so many times the usual span.
+    pub async fn share_pace(&self, together: u32) {
+        for shard in &self.shards {
+            shard.inbox.send(Command::SharePace(together)).await;
+        }
     }
 
     /// Adds up the shards' counters.

@@ -47,6 +47,8 @@ pub(super) struct Shard {
     /// costs a look and nothing else.
     dirty: VecDeque<u32>,
     drain: Option<Drain>,
+    /// Nodes that drain at the moment, this one included.
+    draining_together: u32,
     counters: Counters,
     strain: Strain,
     heartbeat: Rc<Block>,
@@ -70,6 +72,7 @@ impl Shard {
             wheel: Wheel::new(now),
             dirty: VecDeque::new(),
             drain: None,
+            draining_together: 1,
             counters: Counters::default(),
             strain: Strain::default(),
             heartbeat: Rc::new(Block::comment("ping")),
@@ -155,6 +158,7 @@ impl Shard {
                     self.release(key, blocks, replayed_to, last);
                 }
                 Command::Close(key, reason) => self.close(key, reason),
+                Command::SharePace(together) => self.draining_together = together.max(1),
                 Command::Drain { over, done } => self.begin_drain(over, done),
                 // Whoever asked may have stopped waiting, here and below.
                 Command::Count(reply) => {

@@ -5,6 +5,7 @@
 mod agents;
 mod connections;
 mod deliver;
+mod drain;
 mod history;
 pub mod interest;
 mod job_stream;
@@ -22,10 +23,10 @@ mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::admission::{self, Admission};
@@ -121,6 +122,7 @@ pub struct Node {
     tally: Arc<Tally>,
     vitals: Vitals,
     draining: AtomicBool,
+    drain_ordered: Notify,
 }
 
 /// The tasks of a node; they end when this is dropped.
@@ -172,6 +174,7 @@ impl Node {
             tally,
             vitals,
             draining,
+            drain_ordered: Notify::new(),
         });
         let tasks = vec![
             tokio::spawn(pump.run(notices)),
@@ -230,16 +233,5 @@ impl Node {
     /// Gives the node's slots back to the cluster; whoever asks to come in is then answered as if Redis were away.
     pub async fn leave(&self) {
         self.admission.shutdown().await;
-    }
-
-    /// Whether the node is going.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Refuses newcomers from now on, and closes all streams spread over the drain time. Returns when none is left.
-    pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.hub.drain(self.config.drain).await;
     }
 }

@@ -70,6 +70,23 @@ impl CloseReason {
     }
 }
 
+impl CloseReason {
+    /// [`retry_ms`](Self::retry_ms) when `together` nodes drain at the same time. Each of them spreads its closings over its drain
+    /// time, so the others would get so many times the reconnects of one; a longer span of pauses takes the peak off. At
+    /// most half a minute: a person looks at a page that waits.
+    pub fn retry_ms_of(self, together: u32) -> std::ops::RangeInclusive<u64> {
+        let usual = self.retry_ms();
+        if self != Self::ServerShutdown {
+            return usual;
+        }
+        let longest = usual.end().saturating_mul(u64::from(together.max(1))).min(MAX_SHARED_RETRY_MS);
+        *usual.start()..=longest.max(*usual.end())
+    }
+}
+
+/// The longest pause that a draining cluster asks of a client, in milliseconds.
+const MAX_SHARED_RETRY_MS: u64 = 30_000;
+
 /// Why events of a channel may be missing; the client reads it in `gap` and fetches its state again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum GapReason {
@@ -96,5 +113,18 @@ impl GapReason {
             Self::BrokerInterrupted => "broker_interrupted",
             Self::UnknownPosition => "unknown_position",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_drain_together_ask_for_longer_pauses_and_nobody_else_does() {
+        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(1), 500..=2_000);
+        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(3), 500..=6_000);
+        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(u32::MAX), 500..=30_000);
+        assert_eq!(CloseReason::Kicked.retry_ms_of(3), CloseReason::Kicked.retry_ms());
     }
 }

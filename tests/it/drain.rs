@@ -93,3 +93,38 @@ async fn a_node_without_streams_ends_without_waiting() {
     node.process().signal(Signal::SIGINT);
     assert_eq!(node.exit(secs(10)).await.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_drains_one_node_over_http_and_it_ends_like_after_sigterm() {
+    let redis = RedisServer::start().await;
+    let settings = [("FANLIGHT_DRAIN", "3s"), ("FANLIGHT_API_KEYS", "0123456789abcdef")];
+    let mut leaving = Node::start(&redis, &settings).await;
+    let staying = Node::start(&redis, &settings).await;
+    let swarm = Swarm::open(&[leaving.addr()], 40, "/stream").await;
+    let order = Request::new("POST", "/api/sse/drain");
+    assert_eq!(leaving.send(&order).await.code(), "unauthorized");
+    let answer = leaving.send(&order.clone().header("x-api-key", "0123456789abcdef")).await;
+    assert_eq!(answer.status(), 202, "{}", answer.text());
+    let told = answer.json();
+    assert_eq!((&told["overMs"], &told["connections"]), (&3000.into(), &40.into()));
+    turned_away(&leaving).await;
+    assert_eq!(leaving.exit(secs(15)).await.code(), Some(0));
+    swarm.all("a goodbye", secs(5), |log| log.events.last().is_some_and(|e| e.name() == "bye")).await;
+    drop(staying.subscribe("/stream").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_drain_together_ask_for_longer_pauses_than_one_alone() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 3, &[("FANLIGHT_DRAIN", "8s")]).await;
+    let addresses: Vec<_> = nodes.iter().map(Node::addr).collect();
+    let swarm = Swarm::open(&addresses, 600, "/stream").await;
+    nodes.iter_mut().for_each(Node::terminate);
+    swarm.all("ended", secs(30), |log| log.ended.is_some()).await;
+    let retries: Vec<u64> = swarm.logs().map(|log| log.events.last().unwrap().retry.unwrap()).collect();
+    let usual = 2_000;
+    // Before the nodes have seen each other drain, a second or two, pauses are the usual ones.
+    let longer = retries.iter().filter(|retry| **retry > usual).count();
+    assert!(longer > retries.len() / 4, "{longer} of {} pauses are longer", retries.len());
+    assert!(retries.iter().all(|retry| *retry <= 3 * usual));
+}

@@ -96,7 +96,7 @@ impl Shard {
 
     /// Ends a connection with a `bye`.
     pub(super) fn end(&mut self, slot: u32, reason: CloseReason) {
-        let retry = self.rng.random_range(reason.retry_ms());
+        let retry = self.rng.random_range(reason.retry_ms_of(self.draining_together));
         let keep = reason != CloseReason::SlowConsumer;
         self.finish(slot, Cause::Server(reason), Some(control::bye(reason, retry)), keep);
     }

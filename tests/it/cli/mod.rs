@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod connections;
 mod settings;
 mod stats;
 mod token;
