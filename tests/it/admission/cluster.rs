@@ -11,7 +11,7 @@ use fanlight::admission::{
 };
 use fanlight::clock::Clock;
 
-use crate::support::{RedisServer, eventually, secs};
+use crate::support::{RedisServer, eventually, leases, secs};
 
 /// The lease's time to live in these tests.
 pub(super) const TTL: Duration = secs(2);
@@ -66,35 +66,17 @@ impl Cluster {
 
     /// What all leases say together, by field.
     pub(super) async fn counted(&self) -> BTreeMap<String, u64> {
-        let mut total = BTreeMap::new();
-        for key in self.keys().await {
-            let fields = self.redis.cli(&["HGETALL", &key]).await;
-            let lines: Vec<&str> = fields.lines().collect();
-            let counts = lines.chunks(2).filter(|pair| pair.len() == 2 && !pair[0].starts_with('@'));
-            for pair in counts.filter(|_| key.contains("@lease:")) {
-                let count = match pair[1].strip_prefix('@') {
-                    Some(stamps) => stamps.split(',').count() as u64,
-                    None => pair[1].parse().unwrap(),
-                };
-                *total.entry(pair[0].to_owned()).or_default() += count;
-            }
-        }
-        total
+        leases::counted(&self.redis).await
     }
 
     /// Every key of the limits.
     pub(super) async fn keys(&self) -> Vec<String> {
-        let keys = self.redis.cli(&["KEYS", &self.redis.key("@lease*")]).await;
-        keys.lines().filter(|key| !key.is_empty()).map(ToOwned::to_owned).collect()
+        leases::keys(&self.redis).await
     }
 
     /// Waits until the leases say `expected`.
     pub(super) async fn comes_to(&self, expected: &BTreeMap<String, u64>) {
-        eventually(&format!("Redis counts {expected:?}"), secs(10), async || {
-            let counted = self.counted().await;
-            if counted == *expected { Ok(()) } else { Err(format!("{counted:?}")) }
-        })
-        .await;
+        leases::come_to(&self.redis, expected).await;
     }
 }
 

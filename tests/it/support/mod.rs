@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "a harness offers more than today's tests use")]
 
 pub(crate) mod http;
+pub(crate) mod leases;
 pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod proxy;
@@ -21,5 +22,5 @@ pub(crate) use self::{
     redis::{Persistence, RedisServer},
     sse::{Block, End, SseClient, SseRequest},
     swarm::Swarm,
-    wait::{check, eventually, secs, stays},
+    wait::{check, eventually, full, secs, stays},
 };

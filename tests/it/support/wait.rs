@@ -12,6 +12,11 @@ pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Whether the counts of the issues are asked for in full (`make chaos`), and not those that fit into `make test`.
+pub(crate) fn full() -> bool {
+    std::env::var_os("FANLIGHT_CHAOS").is_some()
+}
+
 /// Asks `look` again and again until it is `Ok`, and returns that.
 ///
 /// # Panics
