@@ -75,9 +75,13 @@ fn stream_arguments() -> [Arg; 6] {
             "URL",
             "The stream. Without a path: a Fanlight node, whose events are published through it as well [env: FANLIGHT_URL] [default: http://127.0.0.1:8080]",
         ),
-        value("header", "NAME: VALUE", "Header of the stream requests; repeatable")
-            .action(ArgAction::Append)
-            .value_parser(header),
+        value(
+            "header",
+            "NAME: VALUE",
+            "Header of the stream requests; repeatable. {i} stands for the number of the connection, from 0",
+        )
+        .action(ArgAction::Append)
+        .value_parser(header),
         value("channel", "CHANNEL", "Channel of a Fanlight node").default_value("jobs").value_parser(channel),
         value("connections", "N", "Streams to open")
             .short('c')

@@ -1,5 +1,6 @@
 //! The subscribers: thousands of streams in one poller, each event counted by its number.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -24,12 +25,15 @@ const READ_BYTES: usize = 256 << 10;
 /// `EINPROGRESS` on Linux: a connection that is being made.
 const IN_PROGRESS: i32 = 115;
 
+/// In a request: the number of the connection, from 0. Gives each a forwarded address or a session of its own.
+pub(super) const NUMBER: &str = "{i}";
+
 /// What the swarm needs to know about the server.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     /// Where it listens.
     pub(super) address: SocketAddr,
-    /// The bytes that ask for a stream.
+    /// The bytes that ask for a stream; [`NUMBER`] in them stands for the number of the connection.
     pub(super) request: Vec<u8>,
     /// How many streams.
     pub(super) connections: usize,
@@ -37,6 +41,16 @@ pub(super) struct Plan {
     pub(super) sources: usize,
     /// What the numbers of this run's events begin with.
     pub(super) first_id: u64,
+}
+
+impl Plan {
+    fn request_of(&self, index: usize) -> Cow<'_, [u8]> {
+        if memchr::memmem::find(&self.request, NUMBER.as_bytes()).is_none() {
+            return Cow::Borrowed(&self.request);
+        }
+        let request = String::from_utf8_lossy(&self.request);
+        Cow::Owned(request.replace(NUMBER, &index.to_string()).into_bytes())
+    }
 }
 
 #[derive(Debug)]
@@ -161,7 +175,7 @@ impl Swarm {
             }
             self.connect.saturating_record(now.saturating_sub(connection.started));
             // A fresh socket takes more than a request at once.
-            socket.write_all(&self.plan.request)?;
+            socket.write_all(&self.plan.request_of(index))?;
             connection.stage = Stage::Asked;
         }
         if event.is_readable() || event.is_read_closed() {
