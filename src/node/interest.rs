@@ -4,6 +4,7 @@
 //! table itself is in [`topics`](super::topics).
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Interest {
     changed: Notify,
     confirmed: Notify,
     gaps_owed: Notify,
+    /// Somebody has waited for a confirmation in vain, and none has come since.
+    unanswered: AtomicBool,
 }
 
 /// What one connection listens to; given back when dropped.
@@ -50,6 +53,7 @@ impl Interest {
             changed: Notify::new(),
             confirmed: Notify::new(),
             gaps_owed: Notify::new(),
+            unanswered: AtomicBool::new(false),
         })
     }
 
@@ -155,8 +159,11 @@ impl Listening {
         &self.topics
     }
 
-    /// Waits until the broker delivers all of it; `false` when it does not within `limit`.
+    /// Waits until the broker delivers all of it; `false` when it does not within `limit`. While the broker answers nobody
+    /// only the first wave waits: the handshakes behind them would wait for their turn and then as long again.
     pub(super) async fn confirmed(&self, limit: Duration) -> bool {
+        let unanswered = &self.interest.unanswered;
+        let limit = if unanswered.load(Ordering::Relaxed) { Duration::ZERO } else { limit };
         let all = async {
             loop {
                 let confirmed = self.interest.confirmed.notified();
@@ -166,7 +173,11 @@ impl Listening {
                 confirmed.await;
             }
         };
-        tokio::time::timeout(limit, all).await.is_ok()
+        let all_confirmed = tokio::time::timeout(limit, all).await.is_ok();
+        if !all_confirmed && !limit.is_zero() {
+            unanswered.store(true, Ordering::Relaxed);
+        }
+        all_confirmed
     }
 
     /// The connection goes on although not everything is confirmed: the channels concerned are told a gap as soon as
@@ -196,6 +207,7 @@ impl broker::Interest for Interest {
     }
 
     fn confirmed(&self, channels: &[ChannelName]) {
+        self.unanswered.store(false, Ordering::Relaxed);
         if self.lock().confirm(channels) {
             self.gaps_owed.notify_one();
         }

@@ -25,9 +25,10 @@ use crate::protocol::event::Key;
 use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
 
-/// How long a handshake waits for the broker to confirm a channel that nobody listened to before. Past it the stream
-/// opens all the same and is told a gap once the channel is there.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
+/// How long a handshake waits, for the limits (0.8 s at most) and for the broker to confirm a channel that nobody listened
+/// to before, so that everybody is answered within a second. Past it the stream opens all the same and is told a gap once
+/// the channel is there.
+const WAIT_LIMIT: Duration = Duration::from_millis(900);
 
 /// Where the first `retry:` lies, in milliseconds: clients that lost one node together do not come back together.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 2_000..=4_000;
@@ -126,6 +127,7 @@ impl Node {
         let SubscribeRequest { client, channels, named_hello, last_event_id, job } = request;
         let Client { ip, session, user_agent, reads, expires_at } = client;
         let channels = self.readable(channels, &reads)?;
+        let asked = self.clock.now();
         let key = session.as_ref().map(|session| SessionKey::of(session.as_str()));
         let admitted = self.admission.admit(Request { ip: ip.into(), session: key }).await;
         let permit = admitted.map_err(Refusal::Admission)?;
@@ -133,7 +135,7 @@ impl Node {
         let topics: Vec<Topic> =
             channels.iter().map(|channel| Topic { channel: channel.clone(), key: job.clone() }).collect();
         let listening = self.interest.listen(&topics);
-        self.wait_for_broker(&listening).await;
+        self.wait_for_broker(&listening, asked).await;
         let retry_ms = rand::rng().random_range(RETRY_MS);
         let greeting = Greeting { channels: channels.into(), named: named_hello, retry_ms };
         let user_agent = user_agent.map(|agent| self.agents.share(&agent));
@@ -255,9 +257,10 @@ impl Node {
     /// An event published after the first block must arrive, so the broker's confirmation comes before it. With the
     /// broker away there is nothing to wait for: what was missed meanwhile is filled or told by the broker when it is
     /// back, except before its very first connection, of which it knows no earlier state.
-    async fn wait_for_broker(&self, listening: &Listening) {
+    async fn wait_for_broker(&self, listening: &Listening, asked: Tick) {
         let status = self.broker_status();
-        let limit = if status.subscribed { CONFIRM_LIMIT } else { Duration::ZERO };
+        let left = WAIT_LIMIT.saturating_sub(self.clock.now().since(asked));
+        let limit = if status.subscribed { left } else { Duration::ZERO };
         let known_before = status.probed_at.is_some();
         if !listening.confirmed(limit).await && (status.subscribed || !known_before) {
             listening.owe_gap();
