@@ -5,6 +5,8 @@
 
 pub mod bench;
 mod connections;
+mod doctor;
+mod health;
 mod kick;
 mod node_client;
 mod output;
@@ -43,6 +45,10 @@ pub enum Action {
     Kick(kick::Kick),
     /// Put load on a server.
     Bench(bench::Bench),
+    /// Examine what stands before a node.
+    Doctor(doctor::Doctor),
+    /// Ask a node whether it is ready.
+    Health(health::Health),
     /// Look at the settings.
     Settings(settings::Settings),
     /// Sign a token.
@@ -84,6 +90,8 @@ pub fn command() -> Command {
             settings::command(),
             token::command(),
             bench::command(),
+            doctor::command(),
+            health::command(),
         ])
 }
 
@@ -106,6 +114,8 @@ pub fn parse(
         "connections" => connections::Connections::parse(matches, environment).map(Action::Connections),
         "kick" => kick::Kick::parse(matches, environment).map(Action::Kick),
         "bench" => bench::Bench::parse(matches, environment).map(Action::Bench),
+        "doctor" => doctor::Doctor::parse(matches, environment).map(Action::Doctor),
+        "health" => health::Health::parse(matches, environment).map(Action::Health),
         "token" => token::Token::parse(matches, environment).map(Action::Token),
         "config" => settings::Settings::parse(matches, environment).map(Action::Settings),
         _ => serve::parse(matches, environment).map(Action::Serve),
@@ -126,6 +136,8 @@ impl Action {
             Self::Connections(connections) => block_on(connections.run()),
             Self::Kick(kick) => block_on(kick.run()),
             Self::Bench(bench) => bench.run(),
+            Self::Doctor(doctor) => block_on(doctor.run()),
+            Self::Health(health) => block_on(health.run()),
             Self::Settings(settings) => settings.run(),
             Self::Token(token) => token.run(),
         }

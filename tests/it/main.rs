@@ -20,6 +20,7 @@ mod jobs;
 mod leaks;
 mod limits;
 mod limits_of_files;
+mod load_balancers;
 mod proxies;
 mod redis_faults;
 mod resume;

@@ -1,4 +1,4 @@
-//! nginx and HAProxy as people put them in front of a node: with nothing set for streams.
+//! nginx, HAProxy and Caddy: as people put them in front of a node, with nothing set for streams, or with a configuration.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Nginx11,
     /// HAProxy in HTTP mode.
     HaProxy,
+    /// Caddy, which needs a configuration.
+    Caddy,
 }
 
 /// A proxy process in front of some nodes; gone when dropped.
@@ -32,10 +34,21 @@ pub(crate) struct WebProxy {
 impl WebProxy {
     /// Starts it on a free loopback port.
     pub(crate) async fn start(kind: Kind, nodes: &[SocketAddr]) -> Self {
+        Self::start_with(kind, |addr| match kind {
+            Kind::NginxDefault => nginx(addr, nodes, ""),
+            Kind::Nginx11 => nginx(addr, nodes, "proxy_http_version 1.1;"),
+            Kind::HaProxy => haproxy(addr, nodes),
+            Kind::Caddy => panic!("Caddy has no configuration of its own here"),
+        })
+        .await
+    }
+
+    /// Starts it on a free loopback port with the configuration for that port.
+    pub(crate) async fn start_with(kind: Kind, config: impl Fn(SocketAddr) -> String) -> Self {
         loop {
             let dir = tempfile::tempdir().unwrap();
             let addr = loopback(free_port());
-            let mut process = spawn(kind, dir.path(), addr, nodes);
+            let mut process = spawn(kind, dir.path(), &config(addr));
             let listens = eventually("the proxy listens", secs(20), async || match process.status() {
                 Some(_) => Ok(false),
                 None => TcpStream::connect(addr).await.map(|_| true),
@@ -63,11 +76,11 @@ impl Drop for WebProxy {
     }
 }
 
-fn spawn(kind: Kind, dir: &Path, addr: SocketAddr, nodes: &[SocketAddr]) -> Process {
-    let (config, mut command) = match kind {
-        Kind::NginxDefault => (nginx(addr, nodes, ""), nginx_command(dir)),
-        Kind::Nginx11 => (nginx(addr, nodes, "proxy_http_version 1.1;"), nginx_command(dir)),
-        Kind::HaProxy => (haproxy(addr, nodes), haproxy_command(dir)),
+fn spawn(kind: Kind, dir: &Path, config: &str) -> Process {
+    let mut command = match kind {
+        Kind::NginxDefault | Kind::Nginx11 => nginx_command(dir),
+        Kind::HaProxy => haproxy_command(dir),
+        Kind::Caddy => caddy_command(dir),
     };
     std::fs::write(dir.join("conf"), config).unwrap();
     let output = std::fs::File::create(dir.join("log")).unwrap();
@@ -91,16 +104,29 @@ fn haproxy_command(dir: &Path) -> Command {
     command
 }
 
+fn caddy_command(dir: &Path) -> Command {
+    let mut command = Command::new("caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.join("conf"));
+    command.env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
+    command
+}
+
 fn nginx(addr: SocketAddr, nodes: &[SocketAddr], extra: &str) -> String {
     let servers: String = nodes.iter().map(|node| format!("server {node};")).collect();
+    nginx_around(&format!(
+        "upstream nodes {{ {servers} }}\nserver {{ listen {addr}; location / {{ proxy_pass http://nodes; {extra} }} }}\n"
+    ))
+}
+
+/// What `/etc/nginx/nginx.conf` is to the files in `conf.d`, without root and without a daemon.
+pub(crate) fn nginx_around(http: &str) -> String {
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {name};\n"))
         .concat();
     format!(
         "daemon off;\nmaster_process off;\npid pid;\nerror_log stderr;\n\
          events {{ worker_connections 4096; }}\n\
-         http {{\naccess_log off;\n{paths}upstream nodes {{ {servers} }}\n\
-         server {{ listen {addr}; location / {{ proxy_pass http://nodes; {extra} }} }}\n}}\n"
+         http {{\naccess_log off;\n{paths}{http}}}\n"
     )
 }
 
