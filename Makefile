@@ -20,6 +20,7 @@ test: test-deps ## every test, against real redis-servers and proxies on free po
 	$(CARGO) test --locked --lib --bins --tests
 	$(CARGO) test --locked --doc
 	cd client && npm ci --silent --no-audit --no-fund && npm test
+	cd dashboard && npm ci --silent --no-audit --no-fund && npm test
 
 # The documentation is built with its private items, so links to them are no mistake.
 lint: ## format, clippy and documentation, every warning an error

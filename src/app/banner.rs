@@ -25,6 +25,7 @@ fn message(address: SocketAddr, admin: Option<SocketAddr>, broker: &str, program
         if admin_url == "http://127.0.0.1:8080" { String::new() } else { format!(" --url {admin_url}") };
     format!(
         "\n  Fanlight is listening on {url}{admin} (broker: {broker})\n\n  \
+         Dashboard:         {admin_url}/\n  \
          Open a stream:     curl -N {url}/api/jobs/stream\n  \
          Publish an event:  {program} publish{there} jobs --event job_progress '{{\"id\":\"42\",\"progress\":50}}'\n\n"
     )
@@ -59,5 +60,6 @@ mod tests {
         let text = message(([0, 0, 0, 0], 8080).into(), admin, "embedded", "fanlight");
         assert!(text.contains("curl -N http://127.0.0.1:8080/"), "{text}");
         assert!(text.contains("publish --url http://127.0.0.1:9090 jobs"), "{text}");
+        assert!(text.contains("Dashboard:         http://127.0.0.1:9090/\n"), "{text}");
     }
 }

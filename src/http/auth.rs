@@ -116,7 +116,7 @@ impl Holder {
     ///
     /// # Errors
     /// 403.
-    fn may_administer(&self) -> Result<Option<u64>, ApiError> {
+    pub(super) fn may_administer(&self) -> Result<Option<u64>, ApiError> {
         match self {
             Self::Everything => Ok(None),
             Self::Token(Grants { admin: true, expires_at, .. }) => Ok(Some(*expires_at)),

@@ -14,24 +14,50 @@ use super::credentials::Credentials;
 use super::error::ApiError;
 use super::query;
 use crate::node::Client;
+use crate::protocol::channel::ChannelPattern;
 use crate::protocol::session::SessionToken;
 
 const SESSION_TOKEN: &str = "x-session-token";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Puts a [`Client`] into the request's extensions, or refuses.
+/// Puts the [`Client`] that reads into the request's extensions, or refuses.
 pub(super) async fn identify(
     State(state): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
-    let ip = address(&state, peer, request.headers());
+    let client = admitted(&state, peer, &request, client);
+    go_on(client, request, next).await
+}
+
+/// Like [`identify`] for a stream of an administrator, who reads every channel: whoever may publish on it and close its
+/// streams is not kept out by not hearing it.
+pub(super) async fn identify_operator(
+    State(state): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let client = admitted(&state, peer, &request, operator);
+    go_on(client, request, next).await
+}
+
+/// Who asks, in the words of `who`, unless this address asks too often.
+fn admitted(
+    state: &Shared,
+    peer: SocketAddr,
+    request: &Request,
+    who: fn(&Shared, IpAddr, &HeaderMap, &Uri) -> Result<Client, ApiError>,
+) -> Result<Client, ApiError> {
+    let ip = address(state, peer, request.headers());
     // Before the token is looked at: checking a signature is work, and so is everything after it.
-    if let Err(refusal) = state.node.check_rate(ip) {
-        return ApiError::from(refusal).into_response();
-    }
-    match client(&state, ip, request.headers(), request.uri()) {
+    state.node.check_rate(ip)?;
+    who(state, ip, request.headers(), request.uri())
+}
+
+async fn go_on(client: Result<Client, ApiError>, mut request: Request, next: Next) -> Response {
+    match client {
         Ok(client) => {
             request.extensions_mut().insert(client);
             next.run(request).await
@@ -40,18 +66,29 @@ pub(super) async fn identify(
     }
 }
 
+fn operator(state: &Shared, ip: IpAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
+    let given = Credentials::of(headers, uri, &state.allowed_origins)?;
+    let expires_at = state.recognition.holder(&given)?.may_administer()?;
+    let reads = vec![ChannelPattern::Family("".into())];
+    Ok(Client { ip, session: session(headers, uri)?, user_agent: agent(headers), reads, expires_at })
+}
+
 fn client(state: &Shared, ip: IpAddr, headers: &HeaderMap, uri: &Uri) -> Result<Client, ApiError> {
     let given = Credentials::of(headers, uri, &state.allowed_origins)?;
     let grants = state.recognition.reader(&given)?;
     let expires_at = grants.as_ref().map(|grants| grants.expires_at);
-    let agent = headers.get(header::USER_AGENT);
     Ok(Client {
         ip,
         session: session(headers, uri)?,
-        user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+        user_agent: agent(headers),
         reads: grants.map(|grants| grants.read).unwrap_or_default(),
         expires_at,
     })
+}
+
+fn agent(headers: &HeaderMap) -> Option<String> {
+    let agent = headers.get(header::USER_AGENT);
+    agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned())
 }
 
 /// The address behind the trusted proxies, as far as these are to be believed.

@@ -7,6 +7,7 @@ mod accept;
 mod auth;
 mod connections;
 mod credentials;
+mod dashboard;
 mod detach;
 mod drain;
 mod error;

@@ -9,7 +9,9 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 
 use super::error::{ApiError, Refused};
-use super::{State, auth, connections, drain, health, identify, jobs, origin, publish, soft, stats, streams};
+use super::{
+    State, auth, connections, dashboard, drain, health, identify, jobs, origin, publish, soft, stats, streams,
+};
 
 type Routes = Router<Arc<State>>;
 
@@ -20,12 +22,17 @@ pub(super) fn public(state: &Arc<State>) -> Router {
 
 /// What is for those who run the node, on an address of its own.
 pub(super) fn admin(state: &Arc<State>) -> Router {
-    dressed(publishing(state).merge(administration(state)).merge(probes()), state)
+    dressed(operating(state), state)
 }
 
 /// All of it on one address.
 pub(super) fn everything(state: &Arc<State>) -> Router {
-    dressed(reading(state).merge(publishing(state)).merge(administration(state)).merge(probes()), state)
+    dressed(reading(state).merge(operating(state)), state)
+}
+
+fn operating(state: &Arc<State>) -> Routes {
+    let tap = tap(state);
+    publishing(state).merge(administration(state)).merge(tap).merge(probes()).merge(dashboard::routes())
 }
 
 fn reading(state: &Arc<State>) -> Routes {
@@ -41,6 +48,15 @@ fn reading(state: &Arc<State>) -> Routes {
         .route_layer(from_fn(soft::soften))
         .route_layer(embedded);
     streams.merge(states)
+}
+
+/// A stream for those who run the node: the dashboard's tap. Outside of `administration`, because a stream's answer must
+/// not be wrapped: it ends by itself when the token does.
+fn tap(state: &Arc<State>) -> Routes {
+    Router::new()
+        .route("/api/sse/tap", get(streams::multiplexed).head(streams::head))
+        .route_layer(from_fn_with_state(Arc::clone(state), identify::identify_operator))
+        .route_layer(from_fn_with_state(Arc::clone(state), origin::refuse_embedded))
 }
 
 fn publishing(state: &State) -> Routes {

@@ -95,6 +95,10 @@ impl Node {
 
     async fn answer(&self, ask: Ask) -> Answer {
         match ask {
+            Ask::Drain { node } => {
+                let drain = (node == self.id()).then(|| self.order_drain());
+                Answer::Draining { drain }
+            }
             Ask::Connections(page) => Answer::Connections { rows: self.own_rows(page).await },
             Ask::Kick(filter) => match self.matching(filter) {
                 Some(matching) => {

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Node;
+use super::peers::PeersUnreachable;
+use crate::protocol::peer::{Answer, Ask, Drain};
 
 /// How often a draining node looks who else drains: as often as nodes tell.
 const LOOK: Duration = Duration::from_secs(1);
@@ -14,14 +16,27 @@ impl Node {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Over how long a drain spreads the closings.
-    pub const fn drain_time(&self) -> Duration {
-        self.config.drain
+    /// Asks for a drain; whoever runs the node carries it out, as for a signal. Once is as good as often.
+    pub fn order_drain(&self) -> Drain {
+        self.drain_ordered.notify_one();
+        let over_ms = u64::try_from(self.config.drain.as_millis()).unwrap_or(u64::MAX);
+        Drain { node: self.id().to_owned(), over_ms, connections: self.streams() }
     }
 
-    /// Asks for a drain; whoever runs the node carries it out, as for a signal. Once is as good as often.
-    pub fn order_drain(&self) {
-        self.drain_ordered.notify_one();
+    /// Asks for the drain of the node of this name, wherever in the cluster it is; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// When the nodes cannot be asked, or not all of them have answered and none of them was meant.
+    pub async fn order_drain_of(&self, node: &str) -> Result<Option<Drain>, PeersUnreachable> {
+        if node == self.id() {
+            return Ok(Some(self.order_drain()));
+        }
+        let said = self.peers.ask(Ask::Drain { node: node.to_owned() }).await?;
+        let meant = |answer| if let Answer::Draining { drain } = answer { drain } else { None };
+        match said.answers.into_iter().find_map(meant) {
+            None if said.partial => Err(PeersUnreachable::some()),
+            drain => Ok(drain),
+        }
     }
 
     /// Returns when a drain was asked for, also before this was called.

@@ -36,6 +36,13 @@ pub(super) struct Answers {
 #[error("the nodes of the cluster cannot be asked: {0}")]
 pub struct PeersUnreachable(String);
 
+impl PeersUnreachable {
+    /// Not every node has answered, and those that have are not enough.
+    pub(super) fn some() -> Self {
+        Self("not all of them have answered".to_owned())
+    }
+}
+
 impl From<BrokerError> for PeersUnreachable {
     fn from(error: BrokerError) -> Self {
         Self(error.to_string())

@@ -45,6 +45,11 @@ pub enum Ask {
     Connections(Page),
     /// Close these of your connections.
     Kick(Filter),
+    /// Drain, if this is your name.
+    Drain {
+        /// The name of a node, as the statistics tell it.
+        node: String,
+    },
 }
 
 /// An answer.
@@ -61,6 +66,23 @@ pub enum Answer {
         /// How many.
         count: usize,
     },
+    /// Who drains now.
+    Draining {
+        /// What is ended; `None` by whoever was not meant.
+        drain: Option<Drain>,
+    },
+}
+
+/// A drain that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// Which node.
+    pub node: String,
+    /// Over how many milliseconds the closings are spread.
+    pub over_ms: u64,
+    /// Streams that are open.
+    pub connections: usize,
 }
 
 /// Which connections; an empty filter means all.

@@ -114,6 +114,19 @@ async fn an_administrator_drains_one_node_over_http_and_it_ends_like_after_sigte
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_drained_by_its_name_through_any_other_and_nobody_else_is() {
+    let redis = RedisServer::start().await;
+    let asked = Node::start(&redis, &[("FANLIGHT_NODE_ID", "asked")]).await;
+    let mut meant = Node::start(&redis, &[("FANLIGHT_NODE_ID", "meant-1"), ("FANLIGHT_DRAIN", "1s")]).await;
+    let nobody = asked.send(&Request::new("POST", "/api/sse/drain?node=nobody")).await;
+    assert_eq!((nobody.status(), nobody.code().as_str()), (404, "not_found"));
+    let answer = asked.send(&Request::new("POST", "/api/sse/drain?node=meant-1")).await;
+    assert_eq!((answer.status(), &answer.json()["node"]), (202, &"meant-1".into()));
+    assert_eq!(meant.exit(secs(15)).await.code(), Some(0));
+    drop(asked.subscribe("/stream").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_drain_together_ask_for_longer_pauses_than_one_alone() {
     let redis = RedisServer::start().await;
     let mut nodes = Node::cluster(&redis, 3, &[("FANLIGHT_DRAIN", "8s")]).await;

@@ -13,6 +13,7 @@ mod bad_input;
 mod broker;
 mod cli;
 mod cluster;
+mod dashboard;
 mod drain;
 mod fanout;
 mod foreign_parsers;
