@@ -2,43 +2,66 @@
 
 use std::fmt;
 
-use redis::IntoConnectionInfo;
+use ::redis::IntoConnectionInfo;
 use url::Url;
 
 use crate::protocol::secret::MASK;
+use crate::redis;
 
-/// A URL that the Redis client accepts. Printing it masks the password; [`expose`](Self::expose) does not.
+/// What is allowed.
+const ALLOWED: &str = "redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS, or \
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DB]";
+
+/// A URL that the Redis client accepts. Printing it masks the passwords; [`expose`](Self::expose) does not.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(Url);
+pub struct RedisUrl {
+    text: String,
+    /// How it is printed; none when it has no password.
+    masked: Option<String>,
+}
 
 impl RedisUrl {
-    /// Checks `text`; `None` when it is not a `redis://` or `rediss://` URL with a host.
-    pub fn parse(text: &str) -> Option<Self> {
+    /// Checks `text`: it must be a `redis://` or `rediss://` URL with a host, or a `redis+sentinel://` or
+    /// `rediss+sentinel://` one with at least one host and a service.
+    ///
+    /// # Errors
+    /// What is allowed, and for Sentinel what of it does not hold; never a part of the URL.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with("redis+sentinel:") || text.starts_with("rediss+sentinel:") {
+            let redis = redis::Config::new(text, "").map_err(|why| format!("{ALLOWED} ({why})"))?;
+            let masked = redis.has_password().then(|| redis.to_string());
+            return Ok(Self { text: text.to_owned(), masked });
+        }
+        Self::parse_server(text).ok_or_else(|| ALLOWED.to_owned())
+    }
+
+    fn parse_server(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let known = matches!(url.scheme(), "redis" | "rediss");
         let usable = known && url.clone().into_connection_info().is_ok();
-        usable.then_some(Self(url))
+        usable.then(|| Self { text: url.as_str().to_owned(), masked: url.password().map(|_| masked(&url)) })
     }
 
-    /// The URL with its password, for the client that connects.
+    /// The URL with its passwords, for the client that connects.
     pub fn expose(&self) -> &str {
-        self.0.as_str()
+        &self.text
     }
 
     /// Whether something is hidden when it is printed.
     pub fn has_password(&self) -> bool {
-        self.0.password().is_some()
+        self.masked.is_some()
     }
+}
+
+fn masked(url: &Url) -> String {
+    let mut masked = url.clone();
+    // A URL with a host always takes a password; should it not, the whole URL stays hidden.
+    masked.set_password(Some(MASK)).map_or_else(|()| MASK.to_owned(), |()| masked.into())
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut masked = self.0.clone();
-        // A URL with a host always takes a password; should it not, the whole URL stays hidden.
-        if self.has_password() && masked.set_password(Some(MASK)).is_err() {
-            return f.write_str(MASK);
-        }
-        f.write_str(masked.as_str())
+        f.write_str(self.masked.as_deref().unwrap_or(&self.text))
     }
 }
 
@@ -61,6 +84,18 @@ mod tests {
     }
 
     #[test]
+    fn behind_sentinels_both_passwords_are_masked_and_mistakes_are_told_apart() {
+        let text = "redis+sentinel://shop:canary@a:1,b:2/mymaster/3?sentinel_password=canary";
+        let url = RedisUrl::parse(text).unwrap();
+        assert_eq!(url.to_string(), "redis+sentinel://shop:****@a:1,b:2/mymaster/3?sentinel_password=****");
+        assert_eq!((url.expose(), url.has_password()), (text, true));
+        let plain = RedisUrl::parse("redis+sentinel://a,b/mymaster").unwrap();
+        assert_eq!((plain.to_string().as_str(), plain.has_password()), (plain.expose(), false));
+        let why = RedisUrl::parse("redis+sentinel://:canary@a:1,b:2").unwrap_err();
+        assert!(why.contains("service is missing") && !why.contains("canary"), "{why}");
+    }
+
+    #[test]
     fn what_the_client_could_not_use_is_refused() {
         for bad in [
             "",
@@ -71,7 +106,7 @@ mod tests {
             "redis://h/x",
             "unix:///tmp/s",
         ] {
-            assert!(RedisUrl::parse(bad).is_none(), "{bad}");
+            assert!(RedisUrl::parse(bad).is_err(), "{bad}");
         }
     }
 }

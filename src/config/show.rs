@@ -37,9 +37,8 @@ fn shown(found: &Effective, text: &str) -> (String, bool) {
         Secrecy::Secret => (MASK.to_owned(), true),
         Secrecy::Pem if keys::is_pem(text) => (MASK.to_owned(), true),
         Secrecy::Pem => (text.to_owned(), false),
-        Secrecy::Url => {
-            RedisUrl::parse(text).map_or((MASK.to_owned(), true), |url| (url.to_string(), url.has_password()))
-        }
+        Secrecy::Url => RedisUrl::parse(text)
+            .map_or_else(|_| (MASK.to_owned(), true), |url| (url.to_string(), url.has_password())),
     }
 }
 

@@ -125,12 +125,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         fallbacks: &[Fallback { name: "REDIS_URL", translate: str::to_owned }],
         placeholder: "URL",
         default: Preset::Unset("none: an embedded in-memory broker, one node"),
-        help: "The Redis that all nodes share",
+        help: "The Redis that all nodes share: redis://HOST[:PORT][/DB], rediss:// for TLS, or redis+sentinel://HOST,HOST/SERVICE[/DB]",
         secrecy: Secrecy::Url,
-        set: |c, v| {
-            let allowed = "redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS".to_owned();
-            put(&mut c.redis.url, RedisUrl::parse(v).map(Some).ok_or(allowed))
-        },
+        set: |c, v| put(&mut c.redis.url, RedisUrl::parse(v).map(Some)),
     },
     Setting {
         name: "redis-prefix",

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use deadpool_redis::{Connection, Pool, PoolError, Runtime};
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, RecycleResult};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::time::timeout;
 
 use super::config::{Config, ConfigError};
@@ -19,6 +21,31 @@ pub enum CommandError {
     /// Redis understood and said no.
     #[error("{0}")]
     Refused(String),
+}
+
+type Pool = managed::Pool<Connections>;
+type PoolError = managed::PoolError<RedisError>;
+
+/// Makes the pool's connections. The manager of deadpool-redis is for one address; behind the one of its Sentinel
+/// variant all connections queue, and none of its times can be set.
+#[derive(Debug)]
+struct Connections(Arc<Config>);
+
+impl managed::Manager for Connections {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.0.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        _: &Metrics,
+    ) -> RecycleResult<RedisError> {
+        redis::cmd("PING").exec_async(connection).await.map_err(Into::into)
+    }
 }
 
 /// Sends commands over a bounded pool of connections. Cheap to clone.
@@ -37,11 +64,8 @@ impl Commands {
     /// # Errors
     /// When the settings are unusable.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let connections = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
-            .set_response_timeout(Some(config.response_timeout));
-        let manager = deadpool_redis::Manager::new_with_config(config.info().clone(), connections)?;
-        let pool = Pool::builder(manager)
+        let config = Arc::new(config);
+        let pool = Pool::builder(Connections(Arc::clone(&config)))
             .max_size(config.pool_size)
             .wait_timeout(Some(config.response_timeout))
             .create_timeout(Some(config.connect_timeout))
@@ -49,7 +73,7 @@ impl Commands {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| ConfigError(e.to_string()))?;
-        Ok(Self { config: Arc::new(config), pool })
+        Ok(Self { config, pool })
     }
 
     /// What it is connected with.
@@ -75,7 +99,7 @@ impl Commands {
 
     async fn with<T>(
         &self,
-        run: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+        run: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, CommandError> {
         let limited = timeout(self.config.response_timeout, async {
             let mut connection = self.pool.get().await.map_err(|e| self.no_connection(&e))?;
@@ -97,11 +121,11 @@ impl Commands {
 
     /// A connection that failed is not used again. One that answers `READONLY` is healthy by every test but leads to a
     /// master of yesterday, and so may all others.
-    fn failed(&self, connection: Connection, error: &RedisError) -> CommandError {
+    fn failed(&self, connection: Object<Connections>, error: &RedisError) -> CommandError {
         let known = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
         let demoted = error.kind() == ServerErrorKind::ReadOnly.into();
         if !known || demoted {
-            drop(Connection::take(connection));
+            drop(Object::take(connection));
         }
         if demoted {
             self.forget_idle();

@@ -4,7 +4,7 @@
 //! watch over its connection: one that died is noticed by the call that fails.
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError};
+use redis::{FromRedisValue, RedisError};
 use tokio::sync::Mutex;
 
 use super::commands::CommandError;
@@ -23,14 +23,6 @@ impl Exclusive {
     pub fn new(config: Config) -> Self {
         Self { config, connection: Mutex::new(None) }
     }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(Some(self.config.response_timeout));
-        let client = Client::open(self.config.info().clone())?;
-        client.get_multiplexed_async_connection_with_config(&settings).await
-    }
 }
 
 impl Invoke for Exclusive {
@@ -41,7 +33,7 @@ impl Invoke for Exclusive {
         let mut place = self.connection.lock().await;
         let mut connection = match place.take() {
             Some(connection) => connection,
-            None => self.connect().await.map_err(failed)?,
+            None => self.config.connect().await.map_err(failed)?,
         };
         let answer = call.run(&mut connection).await.map_err(failed)?;
         *place = Some(connection);

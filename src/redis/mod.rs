@@ -9,6 +9,7 @@ pub mod config;
 pub mod exclusive;
 pub mod keys;
 pub mod script;
+mod sentinel;
 pub mod subscriber;
 
 pub use commands::{CommandError, Commands};

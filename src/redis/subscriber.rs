@@ -45,8 +45,10 @@ impl Subscriber {
         config: &Config,
         push: impl Fn(Push) + Send + Sync + 'static,
     ) -> Result<Self, CommandError> {
-        let settings = config.info().redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = config.info().clone().set_redis_settings(settings);
+        let failed = |e: RedisError| CommandError::new(config, &e);
+        let info = config.locate().await.map_err(failed)?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let info = info.set_redis_settings(settings);
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
             .set_response_timeout(Some(config.response_timeout))
@@ -56,7 +58,6 @@ impl Subscriber {
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-        let failed = |e: RedisError| CommandError::new(config, &e);
         let client = Client::open(info).map_err(failed)?;
         let connecting = client.get_multiplexed_async_connection_with_config(&connection);
         let connection = connecting.await.map_err(failed)?;

@@ -26,5 +26,6 @@ mod proxies;
 mod redis_faults;
 mod resume;
 mod rooms;
+mod sentinel;
 mod slow_consumer;
 mod support;

@@ -61,7 +61,7 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("hyper", &["http"], "http is the only room with status codes and headers"),
     ("tower_http", &["http"], "http is the only room with status codes and headers"),
     ("jsonwebtoken", &["auth"], "auth is the only room that reads and signs tokens"),
-    ("deadpool_redis", &["redis"], "redis is the only room with Redis connections"),
+    ("deadpool", &["redis"], "redis is the only room with Redis connections"),
     ("opentelemetry", &["telemetry"], "telemetry installs the exporters"),
 ];
 
