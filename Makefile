@@ -1,6 +1,6 @@
 # Everything that a developer does here. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deps lint bench chaos fuzz
+.PHONY: help run test test-deps lint bench chaos fuzz compose-test
 
 CARGO ?= cargo
 # Seconds for each fuzz target.
@@ -19,6 +19,7 @@ test-deps: ## install what the tests drive: redis, nginx, haproxy, foreign SSE p
 test: test-deps ## every test, against real redis-servers and proxies on free ports
 	$(CARGO) test --locked --lib --bins --tests
 	$(CARGO) test --locked --doc
+	tests/manifests/check
 	cd client && npm ci --silent --no-audit --no-fund && npm test
 	cd dashboard && npm ci --silent --no-audit --no-fund && npm test
 
@@ -34,6 +35,10 @@ bench: ## measure against the floor, axum and nchan; writes docs/benchmarks.md (
 
 chaos: test-deps ## the fault tests at full length: 100,000 connections opened and cut, fifty failures
 	FANLIGHT_CHAOS=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads 1
+
+# COMPOSE_TEST=--offline where no image can be pulled: the base images are made of Debian's packages then.
+compose-test: ## bring docker-compose.yml up with Docker, look at it, and take it down
+	tests/compose/up $(COMPOSE_TEST)
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs the nightly toolchain and cargo-fuzz)
 	@for target in $$(cd fuzz && $(CARGO) +nightly fuzz list); do \
