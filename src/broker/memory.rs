@@ -44,7 +44,10 @@ pub fn start(
 ) -> (Arc<dyn Broker>, mpsc::Receiver<Notice>) {
     let (notices, receiver) = mpsc::channel(NOTICE_QUEUE);
     let (status, _) = watch::channel(Status::default());
-    let store = Mutex::new(Store::new(&config, clock.unix_millis()));
+    let store = Store::new(&config, clock.unix_millis());
+    // There is room: the queue is empty.
+    let _ = notices.try_send(Notice::Passed(store.position()));
+    let store = Mutex::new(store);
     let confirming = tokio::spawn(confirm(interest, status.clone(), clock.clone()));
     let broker = Memory { store, clock, notices, status, _confirming: AbortOnDropHandle::new(confirming) };
     (Arc::new(broker), receiver)

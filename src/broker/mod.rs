@@ -55,6 +55,10 @@ pub enum Notice {
         /// Why.
         reason: GapReason,
     },
+    /// Every durable event up to here, on a channel that was wanted when it was published, has been yielded: whoever begins to
+    /// listen now and comes back with this position misses none. Comes with every probe and every change of what is
+    /// wanted; events say it by their own positions.
+    Passed(Position),
     /// What a node of the cluster, perhaps this one, said with [`Broker::tell`].
     Peer(Vec<u8>),
 }

@@ -203,7 +203,7 @@ async fn read(
     Ok(end)
 }
 
-/// What the node itself says on a stream; these come without an id.
+/// What the node itself says on a stream; without an id, but for the first block.
 #[derive(Debug)]
 enum Control {
     Hello(String),
@@ -215,6 +215,8 @@ enum Control {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ControlData {
+    #[serde(rename = "type")]
+    kind: String,
     node: String,
     channels: Vec<String>,
     recovered: Option<bool>,
@@ -225,10 +227,14 @@ struct ControlData {
 
 impl Control {
     fn of(event: &ServerEvent) -> Option<Self> {
-        if event.id.is_some() || !matches!(event.kind.as_str(), "connected" | "gap" | "bye") {
+        if !matches!(event.kind.as_str(), "connected" | "gap" | "bye") {
             return None;
         }
         let data: ControlData = serde_json::from_str(&event.data).unwrap_or_default();
+        // Of what the server says itself only the first block has an id; the others are somebody's events of that name.
+        if event.id.is_some() && (event.kind != "connected" || data.kind != "hello") {
+            return None;
+        }
         Some(match event.kind.as_str() {
             "connected" => {
                 let resumed = match data.recovered {

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::interest::Interest;
 use super::job_stream::View;
+use super::passed::Passed;
 use super::tally::Tally;
 use crate::broker::Notice;
 use crate::hub::{Broadcast, Hub, TopicId};
@@ -21,6 +22,7 @@ pub(super) struct Pump {
     hub: Arc<Hub>,
     interest: Arc<Interest>,
     tally: Arc<Tally>,
+    passed: Arc<Passed>,
     peers: mpsc::Sender<Vec<u8>>,
     jobs: Arc<Backlog>,
 }
@@ -30,10 +32,11 @@ impl Pump {
         hub: Arc<Hub>,
         interest: Arc<Interest>,
         tally: Arc<Tally>,
+        passed: Arc<Passed>,
         peers: mpsc::Sender<Vec<u8>>,
         jobs: Arc<Backlog>,
     ) -> Self {
-        Self { hub, interest, tally, peers, jobs }
+        Self { hub, interest, tally, passed, peers, jobs }
     }
 
     /// Runs until the broker ends.
@@ -42,6 +45,7 @@ impl Pump {
             tokio::select! {
                 notice = notices.recv() => match notice {
                     Some(Notice::Event(delivery)) => self.event(delivery).await,
+                    Some(Notice::Passed(position)) => self.passed.note(position),
                     Some(Notice::Gap { channels, reason }) => self.interrupted(&channels, reason).await,
                     // Full means that more is asked than can be answered; events do not wait for that.
                     Some(Notice::Peer(words)) => drop(self.peers.try_send(words)),
@@ -67,6 +71,9 @@ impl Pump {
         if let Some(topic) = keyed {
             let View { block, last } = View::of(&delivery.event, delivery.position);
             self.hub.broadcast(Broadcast { topic, block, n, last }).await;
+        }
+        if let Some(position) = delivery.position {
+            self.passed.note(position);
         }
         if of_jobs {
             self.jobs.push(delivery);

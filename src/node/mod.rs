@@ -10,6 +10,7 @@ mod history;
 pub mod interest;
 mod job_stream;
 mod jobs;
+mod passed;
 mod peers;
 mod process;
 mod publish;
@@ -40,6 +41,7 @@ use agents::Agents;
 use history::HistoryReader;
 use interest::Interest;
 use jobs::Jobs;
+use passed::Passed;
 use peers::Peers;
 use process::Process;
 use tally::Tally;
@@ -114,6 +116,7 @@ pub struct Node {
     interest: Arc<Interest>,
     history: HistoryReader,
     jobs: Jobs,
+    passed: Arc<Passed>,
     peers: Peers,
     agents: Agents,
     admission: Admission,
@@ -146,10 +149,12 @@ impl Node {
         let (peer_words, peer_queue) = mpsc::channel(connections::PEER_QUEUE);
         let tally = Arc::new(Tally::new(Arc::clone(cluster.heard())));
         let (jobs, recorder, backlog) = Jobs::start(jobs, &broker, &interest, &clock);
+        let passed = Arc::new(Passed::default());
         let pump = deliver::Pump::new(
             Arc::clone(&hub),
             Arc::clone(&interest),
             Arc::clone(&tally),
+            Arc::clone(&passed),
             peer_words,
             backlog,
         );
@@ -166,6 +171,7 @@ impl Node {
             interest,
             history,
             jobs,
+            passed,
             peers,
             agents,
             admission,

@@ -22,6 +22,7 @@ use crate::protocol::channel::{ChannelList, ChannelName, ChannelPattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::control::Hello;
 use crate::protocol::event::Key;
+use crate::protocol::position::Position;
 use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
 
@@ -170,7 +171,7 @@ impl Node {
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
         // whatever arrives from now on.
         let parked = last_event_id.is_some() || job.is_some();
-        let hello = if parked { None } else { Some(self.hello(id, &greeting, None)) };
+        let hello = if parked { None } else { Some(self.first_hello(id, &greeting)) };
         let connection = NewConnection { stream, framing, id, hello, expires_at, membership };
         let key = self.hub.attach(connection).await?;
         self.close_when_replaced(&permit, key);
@@ -203,7 +204,24 @@ impl Node {
         });
     }
 
+    /// The first block of a client that has no position: it gets the present one. A client that has one keeps it: where it
+    /// stands is for the replay to say. So does the stream of one job, which begins with the job's state: with a position
+    /// beyond the end of the job a client would be told that it has had the end.
+    fn first_hello(&self, id: Uuid, greeting: &Greeting) -> Block {
+        self.hello_at(id, greeting, None, self.passed.get())
+    }
+
     pub(super) fn hello(&self, id: Uuid, greeting: &Greeting, recovered: Option<bool>) -> Block {
+        self.hello_at(id, greeting, recovered, None)
+    }
+
+    fn hello_at(
+        &self,
+        id: Uuid,
+        greeting: &Greeting,
+        recovered: Option<bool>,
+        position: Option<Position>,
+    ) -> Block {
         let hello = Hello {
             retry_ms: greeting.retry_ms,
             named: greeting.named,
@@ -211,6 +229,7 @@ impl Node {
             node: self.id(),
             channels: &greeting.channels,
             recovered,
+            position,
         };
         hello.block()
     }

@@ -1,12 +1,13 @@
 //! Control events: what the server itself tells a client, byte for byte as the contract has it.
 //!
-//! They are no events of any channel: they carry no `id:`, so that a client's position stays what it was, and a
-//! [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
+//! They are no events of any channel: they carry no `id:`, so that a client's position stays what it was (only the first
+//! block of a client without one gives it its first), and a [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
 
 use serde::Serialize;
 
 use super::channel::ChannelName;
 use super::close::{CloseReason, GapReason};
+use super::position::Position;
 use super::sse::Block;
 
 /// The first block of a stream.
@@ -24,6 +25,8 @@ pub struct Hello<'a> {
     pub channels: &'a [ChannelName],
     /// Whether everything after the client's position is delivered; `None` when it came without a position.
     pub recovered: Option<bool>,
+    /// Where a client without a position begins; from here on it misses nothing when it comes back.
+    pub position: Option<Position>,
 }
 
 impl Hello<'_> {
@@ -41,7 +44,7 @@ impl Hello<'_> {
         }
         let Self { connection_id, node, channels, recovered, .. } = *self;
         let data = Data { r#type: "hello", connection_id, node, channels, recovered };
-        block(Some(self.retry_ms), self.named.then_some("connected"), &data)
+        block_at(Some(self.retry_ms), self.named.then_some("connected"), &data, self.position)
     }
 }
 
@@ -80,11 +83,21 @@ pub fn limit(code: &str, retry_ms: u64) -> Block {
 }
 
 fn block(retry_ms: Option<u64>, name: Option<&str>, data: &impl Serialize) -> Block {
+    block_at(retry_ms, name, data, None)
+}
+
+fn block_at(
+    retry_ms: Option<u64>,
+    name: Option<&str>,
+    data: &impl Serialize,
+    position: Option<Position>,
+) -> Block {
     // Strings, numbers and lists of them cannot fail to serialise.
     let data = serde_json::to_string(data).unwrap_or_default();
     let retry = retry_ms.map(|ms| format!("retry: {ms}\n")).unwrap_or_default();
     let name = name.map(|name| format!("event: {name}\n")).unwrap_or_default();
-    Block::from_text(&format!("{retry}{name}data: {data}\n\n"))
+    let id = position.map(|position| format!("id: {position}\n")).unwrap_or_default();
+    Block::from_text(&format!("{retry}{name}data: {data}\n{id}\n"))
 }
 
 #[cfg(test)]
@@ -111,6 +124,7 @@ mod tests {
             node: "n\n\"1",
             channels: &channels,
             recovered: Some(true),
+            position: None,
         };
         assert_eq!(
             text(&hello.block()),
@@ -121,6 +135,8 @@ mod tests {
             text(&Hello { named: false, node: "n", recovered: None, ..hello }.block()),
             "retry: 3217\ndata: {\"type\":\"hello\",\"connectionId\":\"c-1\",\"node\":\"n\",\"channels\":[\"jobs\"]}\n\n"
         );
+        let first = Hello { position: Some(Position { epoch: 1, n: 2 }), ..hello };
+        assert!(text(&first.block()).ends_with("\"recovered\":true}\nid: 00000000001-00000000000002\n\n"));
     }
 
     #[test]
@@ -159,7 +175,7 @@ mod tests {
         #[test]
         fn no_text_breaks_out_of_a_control_event(node in any::<String>(), code in any::<String>(), n: u64) {
             let hello =
-                Hello { retry_ms: n, named: true, connection_id: &node, node: &node, channels: &[], recovered: None };
+                Hello { retry_ms: n, named: true, connection_id: &node, node: &node, channels: &[], recovered: None, position: None };
             for (block, member, value) in [(hello.block(), "node", &node), (limit(&code, n), "code", &code)] {
                 let read = interpret(&block.bare());
                 prop_assert_eq!((read.fired.len(), &read.retries, read.unknown.len()), (1, &vec![n], 0));

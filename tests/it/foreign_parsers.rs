@@ -150,8 +150,15 @@ fn data(rng: &mut StdRng) -> String {
 fn control_event(rng: &mut StdRng) -> (Block, Read) {
     let (retry_ms, jobs) = (rng.random_range(0..60_000), ChannelName::parse("jobs").unwrap());
     let channels = std::slice::from_ref(&jobs);
-    let hello =
-        Hello { retry_ms, named: false, connection_id: "c", node: "n\r\n", channels, recovered: Some(true) };
+    let hello = Hello {
+        retry_ms,
+        named: false,
+        connection_id: "c",
+        node: "n\r\n",
+        channels,
+        recovered: Some(true),
+        position: None,
+    };
     let (block, event, data) = match rng.random_range(0..4) {
         0 => {
             let data =

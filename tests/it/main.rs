@@ -14,6 +14,7 @@ mod broker;
 mod cli;
 mod cluster;
 mod dashboard;
+mod delivery;
 mod drain;
 mod fanout;
 mod foreign_parsers;

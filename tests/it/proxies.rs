@@ -35,7 +35,8 @@ fn first_block(client: &SseClient, hello: &crate::support::Block, event_line: &s
     let node = data["node"].as_str().unwrap();
     format!(
         "retry: {retry}\n{event_line}data: {{\"type\":\"hello\",\"connectionId\":\"{id}\",\"node\":\"{node}\",\
-         \"channels\":[\"jobs\"]}}\n\n"
+         \"channels\":[\"jobs\"]}}\nid: {}\n\n",
+        hello.id.as_deref().expect("a position to begin at")
     )
 }
 

@@ -161,3 +161,33 @@ async fn what_is_published_while_clients_connect_reaches_each_from_some_event_on
         assert!(seen.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seen:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_had_no_event_yet_misses_none_when_its_node_is_killed() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 2, &[]).await;
+    nodes[1].publish("jobs", "n", &json!({ "n": -1 })).await;
+    for n in 0..5 {
+        let stream = SseRequest::new("/stream?channels=jobs,pending-changes");
+        let mut client = stream.clone().open(nodes[0].addr()).await;
+        let position = client.expect("connected").await.id.expect("a position to begin at");
+        nodes[0].kill();
+        nodes[1].publish("jobs", "n", &json!({ "n": n })).await;
+        let mut client = stream.last_event_id(&position).open(nodes[1].addr()).await;
+        let hello = client.expect("connected").await;
+        assert_eq!((&hello.json()["recovered"], hello.id), (&true.into(), None));
+        assert_eq!(events(&mut client, 1).await, [n], "what was missed, and nothing from before");
+        nodes[0] = Node::start(&redis, &[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_embedded_broker_a_stream_begins_with_a_position_as_well() {
+    let node = Node::builder().start().await;
+    let mut client = SseRequest::new("/api/jobs/stream").open(node.addr()).await;
+    let position = client.next_event(secs(5)).await.unwrap().id.expect("a position to begin at");
+    drop(client);
+    node.publish("jobs", "n", &json!({ "n": 7 })).await;
+    let mut client = SseRequest::new("/api/jobs/stream").last_event_id(&position).open(node.addr()).await;
+    assert_eq!(events(&mut client, 1).await, [7]);
+}

@@ -71,6 +71,11 @@ impl Store {
         }
     }
 
+    /// The last position given out; before the first event, where the counting begins.
+    pub(super) const fn position(&self) -> Position {
+        Position { epoch: self.epoch, n: self.n }
+    }
+
     /// Appends one event at `now`.
     pub(super) fn append(&mut self, publication: &Publication, now: u64) -> Appended {
         self.expire(now);

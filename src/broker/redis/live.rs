@@ -245,17 +245,20 @@ impl<'a> Live<'a> {
             return self.begin_again(clock.at, Some(clock.losses)).await;
         }
         self.course.reach(clock.at.n);
-        match self.course.losses.replace(clock.losses) {
+        if let Some(losses) = self.course.losses.replace(clock.losses)
+            && losses != clock.losses
+        {
             // Another node has noticed that events were lost.
-            Some(losses) if losses != clock.losses => self.tell_lost().await,
-            _ => Ok(()),
+            self.tell_lost().await?;
         }
+        self.catch_up().yield_one(Notice::Passed(self.course.at)).await
     }
 
     /// Redis has lost its data under a connection that stands.
     async fn begin_again(&mut self, at: Position, losses: Option<u64>) -> Result<(), End> {
         self.course = Course::begin(at, std::mem::take(&mut self.course.server), losses);
-        self.tell_lost().await
+        self.tell_lost().await?;
+        self.catch_up().yield_one(Notice::Passed(at)).await
     }
 
     async fn tell_lost(&self) -> Result<(), End> {

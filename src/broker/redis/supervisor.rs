@@ -248,6 +248,8 @@ impl State {
         if self.was_live && !std::mem::take(&mut self.lost) {
             self.tell_interrupted(&catch_up, &wanted, &last).await?;
         }
+        // Before the confirmation: who waits for that opens a stream with this position.
+        catch_up.yield_one(Notice::Passed(course.at)).await?;
         tools.interest.confirmed(&wanted);
         self.health.dropped(last.unreadable, "unreadable history");
         self.health.subscribed(wanted.len(), self.was_live);

@@ -117,6 +117,11 @@ impl StreamChecker {
         self.gap = true;
     }
 
+    /// Whether event `n` or a later one has arrived.
+    pub const fn is_beyond(&self, n: u64) -> bool {
+        self.next > n
+    }
+
     /// Whether event `n` has arrived; nothing is known of events from before the start.
     pub fn has(&self, n: u64) -> bool {
         n < self.next && !self.silent.contains(n) && !self.announced.contains(n)

@@ -152,12 +152,22 @@ impl Fixture {
 
     /// The next notice; positions must not go back.
     pub(crate) async fn next(&mut self) -> Notice {
-        let notice = timeout(LONG, self.notices.recv()).await.expect("no notice came").unwrap();
+        let notice = loop {
+            match timeout(LONG, self.notices.recv()).await.expect("no notice came").unwrap() {
+                Notice::Passed(position) => self.passed(position),
+                notice => break notice,
+            }
+        };
         if let Notice::Event(Delivery { position: Some(position), .. }) = &notice {
             assert!(Some(*position) > self.last, "{position} came after {:?}", self.last);
             self.last = Some(*position);
         }
         notice
+    }
+
+    /// What is said to have passed has come, and nothing of before comes later.
+    fn passed(&mut self, position: Position) {
+        self.last = self.last.max(Some(position));
     }
 
     /// The next notice, which must be an event.
@@ -191,13 +201,14 @@ impl Fixture {
                 assert_eq!(self.event().await.position, Some(position));
                 (channels.iter().map(ToString::to_string).collect(), reason)
             }
-            Notice::Peer(words) => panic!("nobody said {words:?}"),
+            other => panic!("expected an event or a gap, found {other:?}"),
         }
     }
 
     /// What has come and was not asked for yet.
     pub(crate) fn pending(&mut self) -> Vec<Notice> {
-        std::iter::from_fn(|| self.notices.try_recv().ok()).collect()
+        let notices = std::iter::from_fn(|| self.notices.try_recv().ok());
+        notices.filter(|notice| !matches!(notice, Notice::Passed(_))).collect()
     }
 
     /// Publishes to `name`, which must be subscribed, and collects everything up to that.
@@ -240,7 +251,7 @@ pub(crate) fn publication(name: &str, data: &str) -> Publication {
 pub(crate) fn events(notices: &[Notice]) -> Vec<(String, String)> {
     let event = |notice: &Notice| match notice {
         Notice::Event(delivery) => Some((delivery.channel.to_string(), delivery.event.data.clone())),
-        Notice::Gap { .. } | Notice::Peer(_) => None,
+        Notice::Gap { .. } | Notice::Passed(_) | Notice::Peer(_) => None,
     };
     notices.iter().filter_map(event).collect()
 }

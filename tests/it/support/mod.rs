@@ -8,6 +8,7 @@ pub(crate) mod node;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod resuming;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod swarm;
