@@ -26,10 +26,10 @@ use crate::protocol::position::Position;
 use crate::protocol::session::SessionToken;
 use crate::protocol::sse::{Block, Framing};
 
-/// How long a handshake waits, for the limits (0.8 s at most) and for the broker to confirm a channel that nobody listened
-/// to before, so that everybody is answered within a second. Past it the stream opens all the same and is told a gap once
-/// the channel is there.
-const WAIT_LIMIT: Duration = Duration::from_millis(900);
+/// How long a handshake waits in all, for the limits (which take as long at most) and for the broker to confirm a channel
+/// that nobody listened to before: everybody is answered within a second, and some of that is for the way. Past it the
+/// stream opens all the same and is told a gap once the channel is there.
+const WAIT_LIMIT: Duration = Duration::from_millis(800);
 
 /// Where the first `retry:` lies, in milliseconds: clients that lost one node together do not come back together.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 2_000..=4_000;

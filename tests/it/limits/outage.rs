@@ -75,7 +75,7 @@ async fn redis_stands_still_during_a_storm(policy: &str, status: u16) {
     let addresses: Vec<SocketAddr> = nodes.iter().map(Node::addr).collect();
     let old = (0..60).map(|n| (addresses[n % 3], of("192.0.2.9"))).collect();
     let old = Swarm::open_all(old).await;
-    let (clients, during) = if full() { (3_000, secs(15)) } else { (45, secs(4)) };
+    let (clients, during) = if full() { (1_500, secs(15)) } else { (45, secs(4)) };
     // A storm with a Redis first: everybody comes in.
     let answers = storm(&addresses, clients, Instant::now() + secs(1)).await;
     assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
@@ -85,6 +85,8 @@ async fn redis_stands_still_during_a_storm(policy: &str, status: u16) {
     let answers = storm(&addresses, clients, start + during).await;
     let beats = (start.elapsed().as_secs_f64() / HEARTBEAT.as_secs_f64()) as usize;
     let slowest = answers.iter().map(|(_, waited)| *waited).max().unwrap();
+    let late = answers.iter().filter(|(_, waited)| *waited > Duration::from_millis(850)).count();
+    println!("{policy}: {late} of {} waited longer than 0.85 s", answers.len());
     println!("{policy}: {} answers while Redis stood still, the slowest after {slowest:?}", answers.len());
     assert!(answers.iter().all(|(got, _)| *got == status), "{policy}: {answers:?}");
     assert!(slowest <= limit(), "{policy}: {slowest:?}");
