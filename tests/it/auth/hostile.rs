@@ -378,6 +378,7 @@ async fn no_hostile_token_is_accepted_anywhere() {
     let names: std::collections::BTreeSet<_> = table.iter().map(|(name, _)| *name).collect();
     assert_eq!(names.len(), table.len(), "every token has its own name");
     assert!(table.len() >= 60, "{}", table.len());
+    println!("{} hostile tokens, each in every place and at every door", table.len());
     for (name, token) in &table {
         for request in attempts(token) {
             let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
