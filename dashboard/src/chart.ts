@@ -62,7 +62,7 @@ export function chart(id: string, unit: (n: number) => string, floor: number): C
     s("text", { y: HEIGHT - 5, "text-anchor": minute === MINUTES ? "end" : minute ? "middle" : "start" }, minute === MINUTES ? "now" : `−${MINUTES - minute} min`),
   );
   const element = s("svg", { class: "chart", role: "img", "aria-labelledby": id }, title, ...rules, ...values, ...minutes, area, line);
-  let width = 0;
+  let width = 200;
 
   const layOut = (): void => {
     width = Math.max(200, element.clientWidth);
@@ -71,21 +71,32 @@ export function chart(id: string, unit: (n: number) => string, floor: number): C
     minutes.forEach((text, minute) => {
       mark(text, "x", String(LEFT + ((width - LEFT - RIGHT) * minute) / MINUTES));
       // Every second one where there is no room for all.
-      mark(text, "class", width < 420 && minute % 2 === 0 && minute > 0 ? "hidden" : "");
+      mark(text, "class", width < 420 && minute % 2 === 0 ? "hidden" : "");
     });
   };
 
+  let shown: readonly Point[] = [];
+  let now = 0;
+  const redraw = (): void => {
+    const top = niceCeiling(Math.max(floor, ...shown.map(({ n }) => (Number.isNaN(n) ? 0 : n))));
+    values.forEach((label, step) => say(label, unit((top * step) / 2)));
+    const x = (at: number): number => width - RIGHT - ((now - at) / WINDOW_MS) * (width - LEFT - RIGHT);
+    const d = path(shown, x, (n) => BASE - (n / top) * (BASE - TOP));
+    mark(line, "d", d);
+    mark(area, "d", closed(d));
+  };
+  // Lives as long as the page, like the chart.
+  new ResizeObserver(() => {
+    layOut();
+    redraw();
+  }).observe(element);
+
   return {
     element,
-    draw(points, now, summary) {
-      if (width !== Math.max(200, element.clientWidth)) layOut();
-      const shown = points.filter(({ at }) => at >= now - WINDOW_MS);
-      const top = niceCeiling(Math.max(floor, ...shown.map(({ n }) => (Number.isNaN(n) ? 0 : n))));
-      values.forEach((label, step) => say(label, unit((top * step) / 2)));
-      const x = (at: number): number => width - RIGHT - ((now - at) / WINDOW_MS) * (width - LEFT - RIGHT);
-      const d = path(shown, x, (n) => BASE - (n / top) * (BASE - TOP));
-      mark(line, "d", d);
-      mark(area, "d", closed(d));
+    draw(points, at, summary) {
+      now = at;
+      shown = points.filter((point) => point.at >= now - WINDOW_MS);
+      redraw();
       say(title, summary);
     },
   };

@@ -24,7 +24,7 @@ export function publish(): void {
   const [channelField, channel] = field("pub-channel", "Channel", { list: "known-channels", required: true, value: "jobs" });
   const [typeField, type] = field("pub-type", "Event", { placeholder: "message", value: "job_progress" });
   const [keyField, eventKey] = field("pub-key", "Key", { placeholder: "optional" });
-  const data = h("textarea", { id: "pub-data", rows: 4, spellcheck: "false", required: true });
+  const data = h("textarea", { id: "pub-data", rows: 8, spellcheck: "false", required: true });
   data.value = EXAMPLE;
   const outcome = h("p", { class: "outcome", role: "status" });
   const kind = h("span", { class: "help" });

@@ -15,7 +15,7 @@ let redis, browser, images;
 
 before(async () => {
   redis = await stage.redis();
-  const env = { FANLIGHT_REDIS_URL: redis, FANLIGHT_MAX_PER_IP: "0", FANLIGHT_CONNECT_RATE_PER_IP: "0" };
+  const env = { FANLIGHT_REDIS_URL: redis, FANLIGHT_MAX_PER_IP: "0", FANLIGHT_CONNECT_RATE_PER_IP: "0", FANLIGHT_DRAIN: "1s" };
   const started = await Promise.all(["node-a", "node-b", "node-c"].map((id) => stage.node(id, env)));
   for (const node of started) nodes[node.id] = node;
   browser = await stage.browser();
@@ -28,10 +28,12 @@ before(async () => {
 after(() => stage.end());
 
 /** A page whose every complaint is a failure. */
-async function open(url, { allowed = /^$/, ...options } = {}) {
+async function open(t, url, { allowed = /^$/, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  // Also when the test fails: what it leaves behind would be counted by the next one.
+  t.after(() => context.close());
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(30_000);
   const complaints = [];
   const complain = (text) => allowed.test(text) || complaints.push(text);
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && complain(message.text()));
@@ -47,12 +49,19 @@ async function open(url, { allowed = /^$/, ...options } = {}) {
   return { page, close };
 }
 
+/** An open stream, until the test ends. */
+function listen(t, node, path, session) {
+  const stream = stage.stream(node.url, path, session);
+  t.after(stream.close);
+  return stream;
+}
+
 const publish = (node, data) =>
   fetch(`${node.url}/api/events`, { method: "POST", body: JSON.stringify({ channel: "jobs", event: "job_progress", data }) });
 
-test("it shows three nodes and the cluster's numbers, and no complaint comes up", async () => {
-  const streams = ["node-a", "node-b", "node-b", "node-c"].map((id, i) => stage.stream(nodes[id].url, "/api/sse/stream", `s-${i}`));
-  const { page, close } = await open(nodes["node-a"].url);
+test("it shows three nodes and the cluster's numbers, and no complaint comes up", async (t) => {
+  const streams = ["node-a", "node-b", "node-b", "node-c"].map((id, i) => listen(t, nodes[id], "/api/sse/stream", `s-${i}`));
+  const { page, close } = await open(t, nodes["node-a"].url);
   for (const id of ["node-a", "node-b", "node-c"]) await page.waitForSelector(`[data-node=${id}] .badge[data-state=healthy]`);
   await until("four connections", async () => (await page.textContent("#tile-connections")) === "4");
   assert.equal(await page.textContent("#status"), "Live");
@@ -64,9 +73,9 @@ test("it shows three nodes and the cluster's numbers, and no complaint comes up"
   await close();
 });
 
-test("what is published in the box reaches the tap, with a link to its trace", async () => {
+test("what is published in the box reaches the tap, with a link to its trace", async (t) => {
   // The browser itself reports the refusal at the end.
-  const { page, close } = await open(nodes["node-a"].url, { allowed: /status of 400/ });
+  const { page, close } = await open(t, nodes["node-a"].url, { allowed: /status of 400/ });
   await page.click("#settings");
   await page.fill("#viewer", "javascript:{traceId}");
   await page.keyboard.press("Enter");
@@ -96,9 +105,9 @@ test("what is published in the box reaches the tap, with a link to its trace", a
   await close();
 });
 
-test("kick closes the one that was meant, and Escape closes none", async () => {
-  const [meant, other] = ["meant", "other"].map((session, i) => stage.stream(nodes[`node-${"bc"[i]}`].url, "/api/sse/stream", session));
-  const { page, close } = await open(nodes["node-a"].url);
+test("kick closes the one that was meant, and Escape closes none", async (t) => {
+  const [meant, other] = ["meant", "other"].map((session, i) => listen(t, nodes[`node-${"bc"[i]}`], "/api/sse/stream", session));
+  const { page, close } = await open(t, nodes["node-a"].url);
   await until("both are open", () => [meant, other].every((stream) => stream.text().includes("hello")));
   await page.selectOption("#by", "session");
   await page.fill("#wanted", "meant");
@@ -120,9 +129,9 @@ test("kick closes the one that was meant, and Escape closes none", async () => {
   await close();
 });
 
-test("it asks for the key, says that one is refused, and keeps the right one out of the address and for this tab only", async () => {
+test("it asks for the key, says that one is refused, and keeps the right one out of the address and for this tab only", async (t) => {
   const node = await stage.node("locked", { FANLIGHT_API_KEYS: KEY });
-  const { page, close } = await open(node.url, { allowed: /401/ });
+  const { page, close } = await open(t, node.url, { allowed: /401/ });
   await page.fill("#key", "wrong");
   await page.keyboard.press("Enter");
   await page.waitForSelector("dialog [role=alert]:text('refused that key')");
@@ -141,8 +150,8 @@ test("it asks for the key, says that one is refused, and keeps the right one out
   await node.kill();
 });
 
-test("everything is reached with the keyboard, the focus is seen, and every field has a name", async () => {
-  const { page, close } = await open(nodes["node-a"].url);
+test("everything is reached with the keyboard, the focus is seen, and every field has a name", async (t) => {
+  const { page, close } = await open(t, nodes["node-a"].url);
   await page.waitForSelector("[data-node=node-c]");
   const stops = [];
   for (let i = 0; i < 40; i++) {
@@ -163,25 +172,33 @@ test("everything is reached with the keyboard, the focus is seen, and every fiel
   await close();
 });
 
-test("light, dark and a phone: pictures, and nothing is wider than the screen", async () => {
-  const streams = [...Array(12).keys()].map((i) => stage.stream(nodes[`node-${"abc"[i % 3]}`].url, `/api/sse/stream?channels=${["jobs", "pending-changes", "jobs,pending-changes"][i % 3]}`, `browser-${i}`));
-  const busy = setInterval(() => publish(nodes["node-b"], { id: "42", status: "running", progress: 50 }).catch(() => {}), 150);
-  const { page, close } = await open(nodes["node-a"].url, { colorScheme: "light" });
+test("light, dark and a phone: pictures, and nothing is wider than the screen", async (t) => {
+  const streams = [...Array(12).keys()].map((i) => listen(t, nodes[`node-${"abc"[i % 3]}`], `/api/sse/stream?channels=${["jobs", "pending-changes", "jobs,pending-changes"][i % 3]}`, `browser-${i}`));
+  let progress = 0;
+  const busy = setInterval(() => {
+    if (Math.random() < 0.3) return;
+    progress = (progress + 1) % 100;
+    publish(nodes["node-b"], { id: String(40 + (progress % 7)), status: "running", progress }).catch(() => {});
+  }, 100);
+  const { page, close } = await open(t, nodes["node-a"].url, { colorScheme: "light" });
   try {
     await until("twelve connections", async () => (await page.textContent("#tile-connections")) === "12");
     await page.click("#tap button[type=submit]");
     await page.locator("#tap .events li").nth(5).waitFor();
-    if (process.env.FANLIGHT_SCREENSHOTS) await new Promise((resolve) => setTimeout(resolve, 60_000));
+    if (process.env.FANLIGHT_SCREENSHOTS) await new Promise((resolve) => setTimeout(resolve, 100_000));
     const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
     const light = await ground();
-    await page.screenshot({ path: join(images, "dashboard-light.png") });
+    // Down to the tap and the publish box; the list of connections goes on below.
+    const clip = { x: 0, y: 0, width: 1280, height: 1290 };
+    await page.screenshot({ path: join(images, "dashboard-light.png"), fullPage: true, clip });
     await page.emulateMedia({ colorScheme: "dark" });
     assert.notEqual(await ground(), light);
-    await page.screenshot({ path: join(images, "dashboard-dark.png") });
+    await page.screenshot({ path: join(images, "dashboard-dark.png"), fullPage: true, clip });
     await page.click("#theme");
     assert.equal(await ground(), light, "the choice wins over the system");
     await page.setViewportSize({ width: 360, height: 740 });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+    await page.evaluate(() => scrollTo(0, 0));
     await page.screenshot({ path: join(images, "dashboard-phone.png") });
   } finally {
     clearInterval(busy);
@@ -190,8 +207,8 @@ test("light, dark and a phone: pictures, and nothing is wider than the screen", 
   await close();
 });
 
-test("a killed node disappears", async () => {
-  const { page, close } = await open(nodes["node-a"].url);
+test("a killed node disappears", async (t) => {
+  const { page, close } = await open(t, nodes["node-a"].url);
   await page.waitForSelector("[data-node=node-c]");
   await nodes["node-c"].kill();
   await page.waitForSelector("[data-node=node-c]", { state: "detached" });
@@ -200,8 +217,8 @@ test("a killed node disappears", async () => {
   await close();
 });
 
-test("the drain button drains the node of its row, and only after a confirmation", async () => {
-  const { page, close } = await open(nodes["node-a"].url);
+test("the drain button drains the node of its row, and only after a confirmation", async (t) => {
+  const { page, close } = await open(t, nodes["node-a"].url);
   const row = page.locator("[data-node=node-b]");
   await row.locator("button").click();
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Cancel", "Enter by accident drains nothing");

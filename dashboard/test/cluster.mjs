@@ -9,12 +9,13 @@ import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
+export const EXAMPLES = `${ROOT}examples`;
 const TARGET = process.env.CARGO_TARGET_DIR ?? `${ROOT}target`;
 const FANLIGHT = process.env.FANLIGHT_BIN ?? `${TARGET}/debug/fanlight`;
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** A port that nobody has. */
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();
@@ -24,7 +25,7 @@ async function freePort() {
 }
 
 /** Waits until `holds` gives something; fails loudly. */
-export async function until(what, holds, limitMs = 15_000) {
+export async function until(what, holds, limitMs = 30_000) {
   const end = Date.now() + limitMs;
   for (;;) {
     const found = await holds();
@@ -35,7 +36,7 @@ export async function until(what, holds, limitMs = 15_000) {
 }
 
 /** A process and how to end it. */
-function run(program, args, env = {}) {
+export function run(program, args, env = {}) {
   // Nothing of the machine's own settings: only what the test says.
   const child = spawn(program, args, { env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env }, stdio: ["ignore", "ignore", "pipe"] });
   let said = "";
@@ -72,10 +73,10 @@ export class Stage {
   }
 
   async node(id, env) {
-    const port = await freePort();
-    const node = run(FANLIGHT, ["serve"], { FANLIGHT_NODE_ID: id, FANLIGHT_LISTEN: `127.0.0.1:${port}`, ...env });
+    const listen = env.FANLIGHT_LISTEN ?? `127.0.0.1:${await freePort()}`;
+    const node = run(FANLIGHT, ["serve"], { FANLIGHT_NODE_ID: id, ...env, FANLIGHT_LISTEN: listen });
     this.onEnd(() => node.kill());
-    const url = `http://127.0.0.1:${port}`;
+    const url = `http://${listen}`;
     await until(`${id} is ready\n${node.said()}`, () => fetch(`${url}/readyz`).then((r) => r.ok, () => false));
     return { id, url, ...node };
   }
