@@ -58,11 +58,12 @@ impl CloseReason {
 
     /// From where to where a client's pause before it comes back is drawn, in milliseconds.
     ///
-    /// Where the closings are spread over time already, a short pause is enough; a client that was too slow, or met a
-    /// node that sheds load, waits longer.
+    /// A drain spreads its closings evenly, and a wide span of pauses would undo that by chance: half a second is enough to
+    /// take closings apart that fell together. A client that was too slow, or met a node that sheds load, waits longer.
     pub const fn retry_ms(self) -> std::ops::RangeInclusive<u64> {
         match self {
-            Self::IdleTimeout | Self::MaxAge | Self::ServerShutdown => 500..=2_000,
+            Self::ServerShutdown => 500..=1_000,
+            Self::IdleTimeout | Self::MaxAge => 500..=2_000,
             Self::SlowConsumer => 2_000..=5_000,
             Self::Overloaded => 10_000..=30_000,
             Self::Replaced | Self::Kicked | Self::TokenExpired => 30_000..=60_000,
@@ -122,8 +123,8 @@ mod tests {
 
     #[test]
     fn nodes_that_drain_together_ask_for_longer_pauses_and_nobody_else_does() {
-        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(1), 500..=2_000);
-        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(3), 500..=6_000);
+        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(1), 500..=1_000);
+        assert_eq!(CloseReason::ServerShutdown.retry_ms_of(3), 500..=3_000);
         assert_eq!(CloseReason::ServerShutdown.retry_ms_of(u32::MAX), 500..=30_000);
         assert_eq!(CloseReason::Kicked.retry_ms_of(3), CloseReason::Kicked.retry_ms());
     }

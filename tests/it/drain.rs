@@ -135,7 +135,7 @@ async fn nodes_that_drain_together_ask_for_longer_pauses_than_one_alone() {
     nodes.iter_mut().for_each(Node::terminate);
     swarm.all("ended", secs(30), |log| log.ended.is_some()).await;
     let retries: Vec<u64> = swarm.logs().map(|log| log.events.last().unwrap().retry.unwrap()).collect();
-    let usual = 2_000;
+    let usual = 1_000;
     // Before the nodes have seen each other drain, a second or two, pauses are the usual ones.
     let longer = retries.iter().filter(|retry| **retry > usual).count();
     assert!(longer > retries.len() / 4, "{longer} of {} pauses are longer", retries.len());

@@ -11,6 +11,11 @@ async fn cut_subscriber_connections_are_filled_and_told_to_nobody() {
     let redis = RedisServer::start().await;
     let world = World::start(&redis, &[], 10).await;
     for _ in 0..times(10, 100) {
+        eventually("every node is subscribed", secs(20), async || {
+            let there = subscribers(&redis).await.len();
+            check(there >= 3, format!("{there} connections"))
+        })
+        .await;
         let cut: u64 = redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.parse().unwrap();
         assert!(cut >= 3, "{cut} connections were cut");
         world.clients.all_current(secs(20)).await;

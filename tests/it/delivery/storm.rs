@@ -11,7 +11,8 @@ use crate::support::{Node, RedisServer, SseRequest, Swarm, secs};
 
 const MISSED: u64 = 100;
 
-/// How often Redis has read a history: each read of one channel is one `XRANGE` or `XREVRANGE` of the script.
+/// How often Redis has read a history: each read of one channel is two `XRANGE`s of the script (src/broker/redis/lua/read.lua),
+/// one for where the history begins and one for what is wanted of it.
 async fn reads(redis: &RedisServer) -> u64 {
     let info = redis.cli(&["INFO", "commandstats"]).await;
     let calls = |line: &str| {
@@ -19,7 +20,7 @@ async fn reads(redis: &RedisServer) -> u64 {
         matches!(name, "cmdstat_xrange" | "cmdstat_xrevrange" | "cmdstat_xread")
             .then(|| rest.split(',').next()?.parse::<u64>().ok())?
     };
-    info.lines().filter_map(calls).sum()
+    info.lines().filter_map(calls).sum::<u64>() / 2
 }
 
 /// Publishes ten events a second apart by 10 ms, and how long the slowest hundredth took to reach one of `swarm`'s streams.
