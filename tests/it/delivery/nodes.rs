@@ -6,7 +6,7 @@ use rand::Rng as _;
 use tokio::time::Instant;
 
 use super::{World, times};
-use crate::support::{RedisServer, secs};
+use crate::support::{RedisServer, full, secs};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_killed_and_no_client_misses_anything() {
