@@ -54,6 +54,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let hub = Hub::start(&hub_config(&config), &clock).context("cannot start the shard threads")?;
     let interest = Interest::new(clock.clone());
     let redis = connect(&config)?;
+    let mut checkup = tokio::task::JoinSet::new();
+    redis.clone().into_iter().for_each(|redis| drop(checkup.spawn(redis::checkup::look(redis))));
     let Started { broker, notices, jobs, owner } = start_broker(&config, redis.as_ref(), &clock, &interest);
     let admission = start_admission(&config, files.max_connections, redis.as_ref(), &clock, &broker);
     let cluster = start_cluster(&config, redis.as_ref(), &clock)?;
@@ -99,7 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     done.cancel();
     // Fails only when the server's task panicked, which the panic hook has reported.
     let _ = serving.await;
-    drop((tasks, reloading));
+    drop((tasks, reloading, checkup));
     node.say_farewell().await;
     if let Some(owner) = owner {
         owner.shutdown().await;

@@ -4,6 +4,7 @@
 //! that need them, and nothing here retries a command, because only its sender knows whether that is safe.
 
 pub mod backoff;
+pub mod checkup;
 pub mod commands;
 pub mod config;
 pub mod exclusive;

@@ -25,6 +25,7 @@ mod limits_of_files;
 mod load_balancers;
 mod proxies;
 mod redis_faults;
+mod redis_settings;
 mod resume;
 mod rooms;
 mod sentinel;
