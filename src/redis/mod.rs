@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod exclusive;
 pub mod keys;
+mod link;
 pub mod script;
 mod sentinel;
 pub mod subscriber;
