@@ -201,6 +201,7 @@ fn node_config(config: &Config) -> node::Config {
         channels: config.channels.clone(),
         max_event_bytes: config.max_event_bytes,
         drain: config.drain,
+        trace_links: config.trace_links,
         memory_limit: config.memory_limit,
     }
 }

@@ -34,3 +34,4 @@ pub mod node;
 pub mod protocol;
 pub mod redis;
 pub mod telemetry;
+pub mod trace;

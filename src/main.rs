@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use fanlight::cli::{self, Action, Failure};
 use fanlight::config::{self, Log, LogFormat};
-use fanlight::telemetry;
+use fanlight::telemetry::{self, LogStyle};
 
 /// Small allocations from many threads, and memory that goes back to the system after a storm.
 #[global_allocator]
@@ -16,18 +16,24 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    let action = cli::parse(std::env::args_os(), &config::process_environment())?;
-    if let Action::Serve(loaded) = &action {
-        install_log(&loaded.config.log);
-    }
+    let environment = config::process_environment();
+    let action = cli::parse(std::env::args_os(), &environment)?;
+    let (log, node) = match &action {
+        Action::Serve(loaded) => (Some(&loaded.config.log), Some(loaded.config.node_id.as_str())),
+        Action::Publish(_) => (None, None),
+        _ => return action.run(),
+    };
+    let style = log.map(|log| LogStyle { filter: &log.filter, json: is_json(log) });
+    let variable = |name: &str| environment.get(name).cloned();
+    let _telemetry =
+        telemetry::install(style, node, &variable).map_err(|wrong| Failure::Usage(wrong.to_string()))?;
     action.run()
 }
 
-fn install_log(log: &Log) {
-    let json = match log.format {
+fn is_json(log: &Log) -> bool {
+    match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
-    };
-    telemetry::install_log(&log.filter, json);
+    }
 }

@@ -67,6 +67,8 @@ pub struct Config {
     pub require_token: bool,
     /// What is logged, and how.
     pub log: Log,
+    /// An event's span on a node points at the publisher's and is not its child.
+    pub trace_links: bool,
 }
 
 /// Where the cluster's Redis is.
@@ -187,6 +189,7 @@ impl Config {
             tokens: auth::Config::default(),
             require_token: false,
             log: Log { filter: String::new(), format: LogFormat::Auto },
+            trace_links: false,
         }
     }
 

@@ -388,6 +388,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         set: |c, v| put(&mut c.log.format, values::log_format(v)),
         ..ROW
     },
+    Setting {
+        name: "trace-relation",
+        placeholder: "RELATION",
+        default: Preset::Text("parent"),
+        help: "parent: an event's spans on the nodes are children of the publisher's; link: they point at it",
+        set: |c, v| put(&mut c.trace_links, values::trace_relation(v)),
+        ..ROW
+    },
 ];
 
 #[cfg(test)]

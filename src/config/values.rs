@@ -187,6 +187,15 @@ pub(super) fn log_filter(text: &str) -> Read<String> {
         .to_owned())
 }
 
+/// Whether spans of events are linked to the publisher's.
+pub(super) fn trace_relation(text: &str) -> Read<bool> {
+    match text {
+        "parent" => Ok(false),
+        "link" => Ok(true),
+        _ => Err("parent or link".to_owned()),
+    }
+}
+
 /// The form of log lines.
 pub(super) fn log_format(text: &str) -> Read<LogFormat> {
     match text {

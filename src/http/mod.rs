@@ -19,6 +19,7 @@ mod publish;
 mod query;
 mod routes;
 mod soft;
+mod span;
 mod stats;
 mod streams;
 

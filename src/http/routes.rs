@@ -10,7 +10,8 @@ use axum::routing::{delete, get, post};
 
 use super::error::{ApiError, Refused};
 use super::{
-    State, auth, connections, dashboard, drain, health, identify, jobs, origin, publish, soft, stats, streams,
+    State, auth, connections, dashboard, drain, health, identify, jobs, origin, publish, soft, span, stats,
+    streams,
 };
 
 type Routes = Router<Arc<State>>;
@@ -91,6 +92,7 @@ fn dressed(routes: Routes, state: &Arc<State>) -> Router {
         .layer(foreign)
         .layer(state.allowed_origins.cors())
         .layer(map_response_with_state(Arc::clone(state), count_refusal))
+        .layer(from_fn(span::traced))
         .with_state(Arc::clone(state))
 }
 

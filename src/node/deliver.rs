@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tracing::{Instrument as _, Span};
 
 use super::interest::Interest;
 use super::job_stream::View;
 use super::passed::Passed;
+use super::spans;
 use super::tally::Tally;
 use crate::broker::Notice;
+use crate::clock::Clock;
 use crate::hub::{Broadcast, Hub, TopicId};
 use crate::jobs::Backlog;
 use crate::protocol::channel::{ChannelName, JOBS};
@@ -23,20 +26,29 @@ pub(super) struct Pump {
     interest: Arc<Interest>,
     tally: Arc<Tally>,
     passed: Arc<Passed>,
+    tracing: Tracing,
     peers: mpsc::Sender<Vec<u8>>,
     jobs: Arc<Backlog>,
 }
 
+/// What the spans of events need.
+pub(super) struct Tracing {
+    pub(super) clock: Clock,
+    /// They point at the publisher's span and are not its children.
+    pub(super) link: bool,
+}
+
 impl Pump {
-    pub(super) const fn new(
+    pub(super) fn new(
         hub: Arc<Hub>,
         interest: Arc<Interest>,
         tally: Arc<Tally>,
         passed: Arc<Passed>,
+        tracing: Tracing,
         peers: mpsc::Sender<Vec<u8>>,
         jobs: Arc<Backlog>,
     ) -> Self {
-        Self { hub, interest, tally, passed, peers, jobs }
+        Self { hub, interest, tally, passed, tracing, peers, jobs }
     }
 
     /// Runs until the broker ends.
@@ -44,7 +56,10 @@ impl Pump {
         loop {
             tokio::select! {
                 notice = notices.recv() => match notice {
-                    Some(Notice::Event(delivery)) => self.event(delivery).await,
+                    Some(Notice::Event(delivery)) => {
+                        let span = self.span(&delivery);
+                        self.event(delivery).instrument(span).await;
+                    }
                     Some(Notice::Passed(position)) => self.passed.note(position),
                     Some(Notice::Gap { channels, reason }) => self.interrupted(&channels, reason).await,
                     // Full means that more is asked than can be answered; events do not wait for that.
@@ -56,6 +71,12 @@ impl Pump {
                 }
             }
         }
+    }
+
+    fn span(&self, delivery: &Delivery) -> Span {
+        let itself = u32::from(delivery.channel.as_str() == JOBS);
+        let subscribers = || self.interest.holders(&delivery.channel).saturating_sub(itself);
+        spans::process(delivery, subscribers, self.tracing.clock.unix_millis(), self.tracing.link)
     }
 
     async fn event(&self, delivery: Delivery) {

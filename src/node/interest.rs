@@ -88,6 +88,11 @@ impl Interest {
         self.lock().all_of(channel)
     }
 
+    /// How many hear all of this channel; of `jobs` the node itself is one.
+    pub(super) fn holders(&self, channel: &ChannelName) -> u32 {
+        self.lock().holders(channel)
+    }
+
     /// The names of topics, those of one key as `channel key`; topics that are gone are left out.
     pub(super) fn names(&self, topics: &[TopicId]) -> Vec<String> {
         let table = self.lock();

@@ -16,6 +16,7 @@ mod process;
 mod publish;
 mod report;
 mod resume;
+mod spans;
 mod subscribe;
 mod tally;
 mod topics;
@@ -70,6 +71,8 @@ pub struct Config {
     pub max_event_bytes: usize,
     /// Over how long a drain spreads the closings.
     pub drain: Duration,
+    /// An event's span on a node points at the publisher's and is not its child.
+    pub trace_links: bool,
     /// The memory that the node may use, in bytes; `None` for the limit of its container, if it is in one.
     pub memory_limit: Option<u64>,
 }
@@ -155,6 +158,7 @@ impl Node {
             Arc::clone(&interest),
             Arc::clone(&tally),
             Arc::clone(&passed),
+            deliver::Tracing { clock: clock.clone(), link: config.trace_links },
             peer_words,
             backlog,
         );

@@ -1,9 +1,12 @@
 //! Publishing into the cluster through this node.
 
-use super::Node;
+use tracing::Instrument as _;
+
+use super::{Node, spans};
 use crate::broker::{BrokerError, Publication};
 use crate::protocol::position::Position;
 use crate::protocol::request::PublishEvent;
+use crate::trace;
 
 /// Why nothing was published.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -31,7 +34,20 @@ impl Node {
     /// # Errors
     /// When the broker cannot be reached or refuses.
     pub async fn publish(&self, events: Vec<PublishEvent>) -> Result<Vec<Position>, PublishRefusal> {
-        let batch: Vec<Publication> = events.into_iter().map(Publication::from).collect();
+        let span = spans::send(&events);
+        let traceparent = trace::traceparent(&span);
+        let mut batch: Vec<Publication> = events.into_iter().map(Publication::from).collect();
+        for publication in &mut batch {
+            publication.event.traceparent = traceparent.clone();
+        }
+        let published = self.append(batch).instrument(span.clone()).await;
+        if published.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        published
+    }
+
+    async fn append(&self, batch: Vec<Publication>) -> Result<Vec<Position>, PublishRefusal> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::runtime::Handle;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::interest::Listening;
 use super::topics::Topic;
-use super::{Node, Refusal};
+use super::{Node, Refusal, spans};
 use crate::admission::{IpKey, Permit, Request, SessionKey};
 use crate::clock::Tick;
 use crate::cluster::Here;
@@ -130,7 +131,8 @@ impl Node {
         let channels = self.readable(channels, &reads)?;
         let asked = self.clock.now();
         let key = session.as_ref().map(|session| SessionKey::of(session.as_str()));
-        let admitted = self.admission.admit(Request { ip: ip.into(), session: key }).await;
+        let asking = self.admission.admit(Request { ip: ip.into(), session: key });
+        let admitted = asking.instrument(spans::admit()).await;
         let permit = admitted.map_err(Refusal::Admission)?;
         let _handshake = self.handshakes.acquire().await;
         let topics: Vec<Topic> =

@@ -7,9 +7,11 @@ use deadpool::managed::{self, Metrics, Object, RecycleResult};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
 
 use super::config::{Config, ConfigError};
 use super::script::{Call, Invoke};
+use crate::trace;
 
 /// Why a command was not carried out; without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +88,12 @@ impl Commands {
     /// # Errors
     /// When Redis is not reached in time or refuses.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
-        self.with(async |connection| command.query_async(connection).await).await
+        let name = command.args_iter().next();
+        let name = match &name {
+            Some(redis::Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
+            _ => "",
+        };
+        self.with(async |connection| command.query_async(connection).await).instrument(span(name)).await
     }
 
     /// Runs a pipeline in one round trip.
@@ -94,7 +101,8 @@ impl Commands {
     /// # Errors
     /// When Redis is not reached in time or refuses one of its commands.
     pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CommandError> {
-        self.with(async |connection| pipeline.query_async(connection).await).await
+        let run = self.with(async |connection| pipeline.query_async(connection).await);
+        run.instrument(span("PIPELINE")).await
     }
 
     async fn with<T>(
@@ -144,8 +152,23 @@ impl Commands {
 
 impl Invoke for Commands {
     async fn invoke<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, CommandError> {
-        self.with(async |connection| call.run(connection).await).await
+        self.with(async |connection| call.run(connection).await).instrument(span("EVALSHA")).await
     }
+}
+
+/// A call of Redis by OpenTelemetry's conventions (semantic conventions 1.42, database client); none outside of a trace.
+fn span(operation: &str) -> Span {
+    if !trace::is_traced() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: trace::TARGET,
+        "redis",
+        otel.name = operation,
+        otel.kind = "client",
+        db.system.name = "redis",
+        db.operation.name = operation,
+    )
 }
 
 impl CommandError {

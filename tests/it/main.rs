@@ -31,3 +31,4 @@ mod rooms;
 mod sentinel;
 mod slow_consumer;
 mod support;
+mod traces;

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
     ("clock", &[], "time depends on nothing"),
     ("hub", &[], "the hub has never heard of Redis or HTTP"),
     ("redis", &[], "the Redis room knows connections, not what they are for"),
+    ("trace", &[], "a place in a trace is read and written; where spans go is not known"),
     ("telemetry", &[], "exporters know no room"),
     ("broker", &["redis"], "the broker has never heard of the hub: it yields deliveries"),
     ("admission", &["redis"], "admission asks Redis alone"),
@@ -53,7 +54,7 @@ const ROOMS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// What everyone may use.
-const COMMON: &[&str] = &["protocol", "clock"];
+const COMMON: &[&str] = &["protocol", "clock", "trace"];
 
 /// Libraries that stay in one room.
 const LIBRARIES: &[(&str, &[&str], &str)] = &[
@@ -62,7 +63,8 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("tower_http", &["http"], "http is the only room with status codes and headers"),
     ("jsonwebtoken", &["auth"], "auth is the only room that reads and signs tokens"),
     ("deadpool", &["redis"], "redis is the only room with Redis connections"),
-    ("opentelemetry", &["telemetry"], "telemetry installs the exporters"),
+    ("opentelemetry", &["telemetry", "trace"], "telemetry installs the exporters"),
+    ("tracing_opentelemetry", &["telemetry", "trace"], "everybody else opens spans with tracing"),
 ];
 
 /// The most lines of a file before its tests.

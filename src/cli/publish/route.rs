@@ -10,6 +10,7 @@ use clap::{Arg, ArgMatches};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
+use tracing::Instrument as _;
 
 use crate::broker::{self, Broker, Publication};
 use crate::cli::Failure;
@@ -17,6 +18,7 @@ use crate::cli::node_client::{self, NodeClient, refusal};
 use crate::config::{self, Config, Environment};
 use crate::protocol::request::{PublishEvent, PublishRequest};
 use crate::redis::{Commands, Config as RedisConfig};
+use crate::trace;
 
 /// Until the node has answered one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,15 +64,34 @@ impl Route {
 
     /// Publishes the events of a request body and gives their positions.
     pub(super) async fn send(&self, body: String) -> Result<Vec<String>, Failure> {
-        match self {
-            Self::Node(node) => through_node(node, body).await,
-            Self::Redis(redis) => redis.send(&body).await,
-        }
+        let span = tracing::info_span!(
+            target: trace::TARGET,
+            "send",
+            otel.kind = "producer",
+            messaging.system = "fanlight",
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+        );
+        let traceparent = trace::traceparent(&span);
+        let sending = async {
+            match self {
+                Self::Node(node) => through_node(node, body, traceparent.as_deref()).await,
+                Self::Redis(redis) => redis.send(&body, traceparent.as_deref()).await,
+            }
+        };
+        sending.instrument(span).await
     }
 }
 
-async fn through_node(node: &NodeClient, body: String) -> Result<Vec<String>, Failure> {
-    let request = node.request(Method::POST, "api/events")?.timeout(ANSWER_TIMEOUT);
+async fn through_node(
+    node: &NodeClient,
+    body: String,
+    traceparent: Option<&str>,
+) -> Result<Vec<String>, Failure> {
+    let mut request = node.request(Method::POST, "api/events")?.timeout(ANSWER_TIMEOUT);
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
+    }
     let request = request.header(CONTENT_TYPE, "application/json").body(body);
     let response = request.send().await.map_err(|error| node.unreachable(&error))?;
     if !response.status().is_success() {
@@ -98,14 +119,17 @@ impl Direct {
     }
 
     /// Reads the body as a node does, so that both ways take and refuse the same.
-    async fn send(&self, body: &str) -> Result<Vec<String>, Failure> {
+    async fn send(&self, body: &str, traceparent: Option<&str>) -> Result<Vec<String>, Failure> {
         let request = PublishRequest::parse(body.as_bytes(), self.max_event_bytes)
             .map_err(|error| anyhow!("refused: {error}"))?;
         let events = match request {
             PublishRequest::One(event) => vec![event],
             PublishRequest::Many(events) => events,
         };
-        let batch: Vec<_> = events.into_iter().map(publication).collect();
+        let mut batch: Vec<_> = events.into_iter().map(publication).collect();
+        for publication in &mut batch {
+            publication.event.traceparent = traceparent.map(Into::into);
+        }
         let positions = self.broker.publish(&batch).await.with_context(|| self.broker.describe())?;
         Ok(positions.iter().map(ToString::to_string).collect())
     }

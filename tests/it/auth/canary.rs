@@ -11,6 +11,7 @@ use serde_json::json;
 use super::forge::{hs256, now, token};
 use crate::support::http::exchange;
 use crate::support::node::fanlight;
+use crate::support::wait::check;
 use crate::support::{Node, RedisServer, Request, SseClient, eventually, secs};
 
 const CANARY: &str = "canary7e3f";
@@ -232,6 +233,7 @@ async fn no_secret_of_a_node_with_redis_a_file_and_a_collector_is_found_anywhere
     }
     said += &looked_at(&node, &api_key).await;
     assert!(said.contains("\"session\":\"mine\""), "the list was looked at");
+    eventually("spans arrive", secs(10), async || check(!spans.lock().unwrap().is_empty(), "none")).await;
     // Redis goes away, and what is said of that must not name the way there.
     redis.kill();
     eventually("it has noticed", secs(20), async || {

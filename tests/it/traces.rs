@@ -1,0 +1,215 @@
+//! An event's way from its publisher to the nodes is one trace, at a collector that speaks OTLP over HTTP.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use serde_json::json;
+
+use crate::support::node::fanlight;
+use crate::support::wait::check;
+use crate::support::{Node, RedisServer, Request, eventually, secs};
+
+const SERVER: i32 = 2;
+const CLIENT: i32 = 3;
+const PRODUCER: i32 = 4;
+const CONSUMER: i32 = 5;
+
+/// The spans that came, each with the instance that sent it.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+
+impl Collector {
+    async fn start() -> (Self, String) {
+        let collector = Self::default();
+        let app = axum::Router::new().fallback(take).with_state(collector.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (collector, url)
+    }
+
+    /// The spans of one trace.
+    fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {
+        self.0.lock().unwrap().iter().filter(|(_, span)| span.trace_id == trace).cloned().collect()
+    }
+
+    fn of_kind(&self, kind: i32) -> Vec<(String, Span)> {
+        self.0.lock().unwrap().iter().filter(|(_, span)| span.kind == kind).cloned().collect()
+    }
+}
+
+async fn take(State(collector): State<Collector>, body: Bytes) -> Vec<u8> {
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    for of_resource in request.resource_spans {
+        let attributes = of_resource.resource.unwrap_or_default().attributes;
+        let value = |key: &str| {
+            let found = attributes.iter().find(|attribute| attribute.key == key)?;
+            match found.value.clone()?.value? {
+                Any::StringValue(text) => Some(text),
+                _ => None,
+            }
+        };
+        assert_eq!(value("service.name").as_deref(), Some("fanlight"));
+        let instance = value("service.instance.id").unwrap_or_default();
+        let spans = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        collector.0.lock().unwrap().extend(spans.map(|span| (instance.clone(), span)));
+    }
+    Vec::new()
+}
+
+async fn traced_cluster(redis: &RedisServer, collector: &str, relation: &str) -> [Node; 2] {
+    let start = |id| {
+        let settings = [
+            ("FANLIGHT_NODE_ID", id),
+            ("FANLIGHT_TRACE_RELATION", relation),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ];
+        async move { Node::start(redis, &settings).await }
+    };
+    [start("a").await, start("b").await]
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Any> {
+    span.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?.value.as_ref()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_over_http_is_one_trace_through_redis_to_every_node() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let nodes = traced_cluster(&redis, &url, "parent").await;
+    let mut clients =
+        [nodes[0].subscribe("/api/jobs/stream").await, nodes[1].subscribe("/api/jobs/stream").await];
+    let request =
+        Request::post("/api/events", &json!({ "channel": "jobs", "event": "e", "data": { "id": "1" } }))
+            .header("traceparent", &format!("00-{TRACE}-{PARENT}-01"));
+    assert_eq!(nodes[0].send(&request).await.status(), 202);
+    for client in &mut clients {
+        client.expect("e").await;
+    }
+    let spans = eventually("a request, a send, Redis, and a process on each node", secs(20), async || {
+        let spans = collector.of(&hex(TRACE));
+        let has = |kind, count| spans.iter().filter(|(_, span)| span.kind == kind).count() == count;
+        let names = || spans.iter().map(|(node, span)| format!("{node} {}", span.name)).collect::<Vec<_>>();
+        let redis = spans.iter().any(|(_, span)| span.kind == CLIENT);
+        check(has(SERVER, 1) && has(PRODUCER, 1) && has(CONSUMER, 2) && redis, format!("{:?}", names()))?;
+        Ok::<_, String>(spans)
+    })
+    .await;
+    let one = |kind| &spans.iter().find(|(_, span)| span.kind == kind).unwrap().1;
+    let (server, send) = (one(SERVER), one(PRODUCER));
+    assert_eq!((server.name.as_str(), &server.parent_span_id), ("POST /api/events", &hex(PARENT)));
+    assert_eq!(attribute(server, "http.response.status_code"), Some(&Any::IntValue(202)));
+    assert_eq!((send.name.as_str(), &send.parent_span_id), ("send jobs", &server.span_id));
+    let consumers: Vec<&(String, Span)> = spans.iter().filter(|(_, span)| span.kind == CONSUMER).collect();
+    assert!(
+        consumers.iter().all(|(_, span)| span.name == "process jobs" && span.parent_span_id == send.span_id)
+    );
+    assert!(
+        consumers.iter().all(|(_, span)| attribute(span, "fanlight.subscribers") == Some(&Any::IntValue(1)))
+    );
+    let on: BTreeSet<&str> = consumers.iter().map(|(node, _)| node.as_str()).collect();
+    assert_eq!(on, BTreeSet::from(["a", "b"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_publishes_with_its_traceparent_is_the_parent_or_is_linked_as_set() {
+    for relation in ["parent", "link"] {
+        let redis = RedisServer::start().await;
+        let (collector, url) = Collector::start().await;
+        let nodes = traced_cluster(&redis, &url, relation).await;
+        let mut clients = [nodes[0].subscribe("/stream").await, nodes[1].subscribe("/stream").await];
+        let payload = json!({ "event": "e", "data": 1, "traceparent": format!("00-{TRACE}-{PARENT}-01") });
+        redis.publish("jobs", &payload.to_string()).await;
+        for client in &mut clients {
+            client.expect("e").await;
+        }
+        let spans = eventually("a process on each node", secs(20), async || {
+            let spans = collector.of_kind(CONSUMER);
+            check(spans.len() == 2, spans.len())?;
+            Ok::<_, String>(spans)
+        })
+        .await;
+        for (_, span) in &spans {
+            if relation == "parent" {
+                assert_eq!((&span.trace_id, &span.parent_span_id), (&hex(TRACE), &hex(PARENT)));
+            } else {
+                assert!(span.trace_id != hex(TRACE) && span.parent_span_id.is_empty());
+                let [link] = &span.links[..] else { panic!("{:?}", span.links) };
+                assert_eq!((&link.trace_id, &link.span_id), (&hex(TRACE), &hex(PARENT)));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_publisher_does_not_sample_has_no_spans_and_the_command_line_begins_traces() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let nodes = traced_cluster(&redis, &url, "parent").await;
+    let mut client = nodes[0].subscribe("/stream").await;
+    let payload = json!({ "event": "e", "data": 1, "traceparent": format!("00-{TRACE}-{PARENT}-00") });
+    redis.publish("jobs", &payload.to_string()).await;
+    client.expect("e").await;
+    let mut publish = fanlight();
+    publish.args(["publish", "jobs", "1", "--event", "f", "--url", &nodes[1].url()]);
+    publish.env("OTEL_EXPORTER_OTLP_ENDPOINT", &url);
+    let status = tokio::task::spawn_blocking(move || publish.status().unwrap()).await.unwrap();
+    assert!(status.success());
+    client.expect("f").await;
+    eventually("the command line's span is the root of the trace", secs(20), async || {
+        let producers = collector.of_kind(PRODUCER);
+        let root = producers.iter().find(|(_, span)| span.parent_span_id.is_empty()).ok_or("no root")?;
+        let whole = collector.of(&root.1.trace_id);
+        check(
+            whole.iter().filter(|(_, span)| span.kind == CONSUMER).count() >= 1,
+            format!("{} spans", whole.len()),
+        )
+    })
+    .await;
+    assert_eq!(collector.of(&hex(TRACE)).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_or_hangs_is_noticed_by_no_stream() {
+    // A socket that is listened to and never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hanging = format!("http://{}", silent.local_addr().unwrap());
+    for (endpoint, protocol) in [
+        ("http://127.0.0.1:1", "http/protobuf"),
+        ("http://127.0.0.1:1", "grpc"),
+        (hanging.as_str(), "http/protobuf"),
+        (hanging.as_str(), "grpc"),
+    ] {
+        let mut node = Node::builder()
+            .set("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .set("OTEL_BSP_MAX_QUEUE_SIZE", 64)
+            .set("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 16)
+            .set("FANLIGHT_DRAIN", "0s")
+            .start()
+            .await;
+        let mut client = node.subscribe("/stream").await;
+        for n in 0..200 {
+            node.publish("jobs", "e", &json!({ "n": n })).await;
+            assert_eq!(client.expect("e").await.json()["n"], n);
+        }
+        drop(client);
+        node.terminate();
+        assert_eq!(node.exit(secs(20)).await.code(), Some(0), "{endpoint} {protocol}");
+    }
+}
