@@ -14,6 +14,7 @@ mod error;
 mod health;
 mod identify;
 mod jobs;
+mod metrics;
 mod origin;
 mod publish;
 mod query;

@@ -10,8 +10,8 @@ use axum::routing::{delete, get, post};
 
 use super::error::{ApiError, Refused};
 use super::{
-    State, auth, connections, dashboard, drain, health, identify, jobs, origin, publish, soft, span, stats,
-    streams,
+    State, auth, connections, dashboard, drain, health, identify, jobs, metrics, origin, publish, soft, span,
+    stats, streams,
 };
 
 type Routes = Router<Arc<State>>;
@@ -73,6 +73,7 @@ fn administration(state: &Arc<State>) -> Routes {
         .route("/api/sse/connections", get(connections::list).delete(connections::kick_matching))
         .route("/api/sse/connections/{id}", delete(connections::kick_one))
         .route("/api/sse/drain", post(drain::drain))
+        .route("/metrics", get(metrics::metrics))
         .route_layer(guard)
 }
 

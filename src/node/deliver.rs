@@ -116,6 +116,7 @@ impl Pump {
             } else {
                 self.interest.find(channel, None).0.into_iter().collect()
             };
+            self.tally.gap();
             for topic in topics {
                 self.tell(topic, control::gap(channel, reason)).await;
             }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -61,21 +62,29 @@ impl Replay {
 #[derive(Clone)]
 pub(super) struct HistoryReader {
     requests: mpsc::Sender<Request>,
+    reads: Arc<AtomicU64>,
 }
 
 /// Answers the readers; its task must run.
 pub(super) struct HistoryTask {
     requests: mpsc::Receiver<Request>,
     broker: Arc<dyn Broker>,
+    reads: Arc<AtomicU64>,
 }
 
 /// A reader and the task that serves it.
 pub(super) fn reader(broker: Arc<dyn Broker>) -> (HistoryReader, HistoryTask) {
     let (sender, requests) = mpsc::channel(QUEUE);
-    (HistoryReader { requests: sender }, HistoryTask { requests, broker })
+    let reads = Arc::new(AtomicU64::new(0));
+    (HistoryReader { requests: sender, reads: Arc::clone(&reads) }, HistoryTask { requests, broker, reads })
 }
 
 impl HistoryReader {
+    /// How often the broker was asked so far.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
     /// What there is of `channels` after `after`, and perhaps more: others may have asked for an older beginning.
     pub(super) async fn read(
         &self,
@@ -96,6 +105,7 @@ impl HistoryTask {
         let mut waiting = Vec::new();
         while self.requests.recv_many(&mut waiting, QUEUE).await > 0 {
             let next = Instant::now() + INTERVAL;
+            self.reads.fetch_add(1, Ordering::Relaxed);
             let answer = self.broker.history(&union(&waiting)).await.map(Replay::new).map(Arc::new);
             for request in waiting.drain(..) {
                 // The client may have left.

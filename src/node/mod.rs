@@ -10,6 +10,7 @@ mod history;
 pub mod interest;
 mod job_stream;
 mod jobs;
+mod metrics;
 mod passed;
 mod peers;
 mod process;

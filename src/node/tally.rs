@@ -18,12 +18,13 @@ pub(super) struct Tally {
     /// On channels that are not counted in `heard`.
     broadcasts: AtomicU64,
     errors: AtomicU64,
+    gaps: AtomicU64,
 }
 
 impl Tally {
     pub(super) fn new(heard: Arc<Heard>) -> Self {
-        let [reconnected, broadcasts, errors] = [const { AtomicU64::new(0) }; 3];
-        Self { rejected: Mutex::default(), reconnected, heard, broadcasts, errors }
+        let [reconnected, broadcasts, errors, gaps] = [const { AtomicU64::new(0) }; 4];
+        Self { rejected: Mutex::default(), reconnected, heard, broadcasts, errors, gaps }
     }
 
     /// A request was refused with this code.
@@ -46,6 +47,16 @@ impl Tally {
     /// Something failed on the way of an event or of a question.
     pub(super) fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The streams of a channel were told a gap.
+    pub(super) fn gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gaps so far, one for each channel.
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
     }
 
     /// Errors so far.

@@ -38,6 +38,8 @@ pub(super) struct Vitals {
     usage: Mutex<Usage>,
     /// What the shards said last.
     counters: Mutex<Counters>,
+    /// How hard they had to work in the last second.
+    strain: Mutex<Strain>,
 }
 
 impl Vitals {
@@ -50,6 +52,7 @@ impl Vitals {
             watch: Mutex::default(),
             usage: Mutex::default(),
             counters: Mutex::default(),
+            strain: Mutex::default(),
         }
     }
 
@@ -60,6 +63,11 @@ impl Vitals {
     /// What the process used at the last look.
     pub(super) fn usage(&self) -> MutexGuard<'_, Usage> {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How hard the shards had to work in the last second.
+    pub(super) fn strain(&self) -> Strain {
+        *self.strain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether memory or files are too short for newcomers.
@@ -141,6 +149,7 @@ impl Node {
     async fn judge(&self, usage: Usage) {
         let stuck = Strain { longest_turn: SHARD_LIMIT, fullest_inbox: 1.0 };
         let strain = timeout(SHARD_LIMIT, self.hub.strain()).await.unwrap_or(stuck);
+        *self.vitals.strain.lock().unwrap_or_else(PoisonError::into_inner) = strain;
         let counters = self.counters().await;
         let pressure = {
             let mut watch = self.vitals.watch();

@@ -23,6 +23,7 @@ mod leaks;
 mod limits;
 mod limits_of_files;
 mod load_balancers;
+mod metrics;
 mod proxies;
 mod redis_faults;
 mod redis_settings;

@@ -63,6 +63,7 @@ const LIBRARIES: &[(&str, &[&str], &str)] = &[
     ("tower_http", &["http"], "http is the only room with status codes and headers"),
     ("jsonwebtoken", &["auth"], "auth is the only room that reads and signs tokens"),
     ("deadpool", &["redis"], "redis is the only room with Redis connections"),
+    ("prometheus_client", &["node"], "the node says what it counts in one place"),
     ("opentelemetry", &["telemetry", "trace"], "telemetry installs the exporters"),
     ("tracing_opentelemetry", &["telemetry", "trace"], "everybody else opens spans with tracing"),
 ];
