@@ -95,6 +95,17 @@ def server(name, redis_port, wrapper=()):
             payload = '{"event":"bench","data":{data}}'
             publish = ["--publish-redis", redis_url, "--publish-channel", "fanlight:bench", "--publish-body", payload]
             yield child.pid, f"{base}/api/sse/stream?channels=bench", publish
+    elif name == "durable":
+        # Published through another node, so that the measured one only delivers.
+        with process(SERVER_CORE, [FANLIGHT, "serve"], port, env=settings(listen, redis_url)) as child:
+            other = f"127.0.0.1:{free_port()}"
+            other_port = int(other.split(":")[1])
+            with process(CLIENT_CORE, [FANLIGHT, "serve"], other_port, env=settings(other, redis_url)):
+                await_ready(base)
+                await_ready(f"http://{other}")
+                body = '{"channel":"bench","event":"bench","data":{data}}'
+                publish = ["--publish-http", f"http://{other}/api/events", "--publish-body", body]
+                yield child.pid, f"{base}/api/sse/stream?channels=bench", publish
     elif name == "nchan":
         with tempfile.TemporaryDirectory() as folder, nginx(folder, listen, port) as worker:
             header = ["--publish-header", "X-EventSource-Event: bench"]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, RecycleResult};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span};
 
@@ -28,25 +28,46 @@ pub enum CommandError {
 type Pool = managed::Pool<Connections>;
 type PoolError = managed::PoolError<RedisError>;
 
-/// Makes the pool's connections. The manager of deadpool-redis is for one address; behind the one of its Sentinel
-/// variant all connections queue, and none of its times can be set.
+/// Makes the pool's connections: deadpool-redis' own manager for a Redis with an address. Behind a Sentinel the address is
+/// asked for anew each time; with deadpool-redis' Sentinel variant all connections would queue for that, and none of its
+/// times could be set.
 #[derive(Debug)]
-struct Connections(Arc<Config>);
+enum Connections {
+    Address(Box<deadpool_redis::Manager>),
+    Sentinel(Arc<Config>),
+}
+
+impl Connections {
+    fn new(config: &Arc<Config>) -> Result<Self, ConfigError> {
+        let Some(address) = config.address() else { return Ok(Self::Sentinel(Arc::clone(config))) };
+        let times = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(config.connect_timeout))
+            .set_response_timeout(Some(config.response_timeout));
+        let manager = deadpool_redis::Manager::new_with_config(address.clone(), times)?;
+        Ok(Self::Address(Box::new(manager)))
+    }
+}
 
 impl managed::Manager for Connections {
     type Type = MultiplexedConnection;
     type Error = RedisError;
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.0.connect().await
+        match self {
+            Self::Address(manager) => manager.create().await,
+            Self::Sentinel(config) => config.connect().await,
+        }
     }
 
     async fn recycle(
         &self,
         connection: &mut MultiplexedConnection,
-        _: &Metrics,
+        metrics: &Metrics,
     ) -> RecycleResult<RedisError> {
-        redis::cmd("PING").exec_async(connection).await.map_err(Into::into)
+        match self {
+            Self::Address(manager) => manager.recycle(connection, metrics).await,
+            Self::Sentinel(_) => redis::cmd("PING").exec_async(connection).await.map_err(Into::into),
+        }
     }
 }
 
@@ -67,7 +88,7 @@ impl Commands {
     /// When the settings are unusable.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let config = Arc::new(config);
-        let pool = Pool::builder(Connections(Arc::clone(&config)))
+        let pool = Pool::builder(Connections::new(&config)?)
             .max_size(config.pool_size)
             .wait_timeout(Some(config.response_timeout))
             .create_timeout(Some(config.connect_timeout))

@@ -83,6 +83,14 @@ impl Config {
         self.passwords().next().is_some()
     }
 
+    /// The one address there is; none under Sentinel.
+    pub(super) const fn address(&self) -> Option<&ConnectionInfo> {
+        match &self.place {
+            Place::Server(info) => Some(info),
+            Place::Master(_) => None,
+        }
+    }
+
     /// Where to connect to now, and with what: under Sentinel the master of this moment.
     ///
     /// # Errors
