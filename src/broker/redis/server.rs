@@ -19,7 +19,7 @@ impl Server {
     /// Looks who is there.
     ///
     /// # Errors
-    /// When it is not a master, or does not answer.
+    /// When it is not a master, is still reading its data, or does not answer.
     pub(super) async fn look(subscriber: &Subscriber) -> Result<Self, String> {
         match subscriber.run::<String>(&::redis::cmd("INFO")).await {
             Ok(text) => Self::read(&text),
@@ -40,6 +40,10 @@ impl Server {
         };
         if field("role") != "master" {
             return Err(format!("it is a {}, not a master", field("role")));
+        }
+        // Until then it answers INFO, and says of its append-only file that there is none: it is off while it is read.
+        if field("loading") == "1" {
+            return Err("it is loading its data".into());
         }
         let source = field("master_replid2");
         let source = if source.bytes().all(|b| b == b'0') { String::new() } else { source };
@@ -69,6 +73,13 @@ mod tests {
         let promoted = INFO.replace("master_replid2:0000", "master_replid2:fed0");
         let server = Server::read(&promoted).unwrap();
         assert!(!server.safe && server.source.starts_with("fed0"));
+    }
+
+    #[test]
+    fn what_it_says_before_it_has_read_its_data_counts_for_nothing() {
+        let loading = INFO.replace("aof_enabled:1", "loading:1\r\naof_enabled:0");
+        assert_eq!(Server::read(&loading), Err("it is loading its data".into()));
+        assert!(Server::read(&INFO.replace("aof_enabled", "loading:0\r\naof_enabled")).unwrap().safe);
     }
 
     #[test]

@@ -219,11 +219,14 @@ impl State {
         course: &mut Course,
     ) -> Result<(), End> {
         let catch_up = tools.catch_up(subscriber);
-        let lost = self.lost;
+        let Self { lost, seen, .. } = self;
+        let told = *lost;
         let filling = async {
             let wanted = tools.subscribe_all(subscriber).await?;
-            if lost {
+            if told {
                 catch_up.tell(wanted.clone(), GapReason::HistoryLost).await?;
+                // Said once, though this connection may break before it is live.
+                *lost = false;
             }
             let mut forgotten = false;
             for _ in 0..ROUNDS {
@@ -240,12 +243,12 @@ impl State {
         // told below.
         let (wanted, forgotten) = tokio::select! {
             done = filling => done?,
-            why = discard(inbox, &tools.keys, &mut self.seen) => return Err(why.into()),
+            why = discard(inbox, &tools.keys, seen) => return Err(why.into()),
         };
         // The last round reads little, and what comes in meanwhile is kept.
         let mut last = catch_up.round(course, &wanted).await?;
         last.forgotten |= forgotten;
-        if self.was_live && !std::mem::take(&mut self.lost) {
+        if self.was_live && !told {
             self.tell_interrupted(&catch_up, &wanted, &last).await?;
         }
         // Before the confirmation: who waits for that opens a stream with this position.
