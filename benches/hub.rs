@@ -84,8 +84,13 @@ fn broadcast(c: &mut Criterion) {
             b.iter(|| {
                 sent += subscribers as u64;
                 runtime.block_on(async {
-                    let broadcast =
-                        Broadcast { topic: TOPIC, block: black_box(block.clone()), n: 0, last: false };
+                    let broadcast = Broadcast {
+                        topic: TOPIC,
+                        block: black_box(block.clone()),
+                        n: 0,
+                        last: false,
+                        born: None,
+                    };
                     hub.broadcast(broadcast).await;
                     while hub.counters().await.events_sent < sent {}
                 });

@@ -91,6 +91,10 @@ pub struct Status {
     pub failed_calls: u64,
     /// How often Redis had forgotten this node's lease.
     pub lost_leases: u64,
+    /// Heartbeats of the lease that Redis has taken.
+    pub renewals: u64,
+    /// Heartbeats of the lease that it has not, or of which that is not known.
+    pub failed_renewals: u64,
 }
 
 /// The door. Shared by everybody who lets connections in; the task behind it ends with it.
@@ -259,6 +263,8 @@ impl Admission {
             calls: link.calls.load(Ordering::Relaxed),
             failed_calls: link.failed_calls.load(Ordering::Relaxed),
             lost_leases: link.lost_leases.load(Ordering::Relaxed),
+            renewals: link.renewals.load(Ordering::Relaxed),
+            failed_renewals: link.failed_renewals.load(Ordering::Relaxed),
         }
     }
 

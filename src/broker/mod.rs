@@ -17,6 +17,7 @@ use crate::clock::Tick;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
 use crate::protocol::event::{Delivery, Event};
+use crate::protocol::latency::RoundTrips;
 use crate::protocol::position::Position;
 
 /// How many [`Notice`]s wait for the node at most. When it is full the memory broker makes its publishers wait, and the
@@ -163,6 +164,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// How it is doing, and every change of it.
     fn status(&self) -> watch::Receiver<Status>;
+
+    /// The commands that it and whoever else is at the same server have sent; none where there is no server.
+    fn round_trips(&self) -> RoundTrips {
+        RoundTrips::default()
+    }
 
     /// What it is, for people: `embedded` or the Redis URL with its secrets masked.
     fn describe(&self) -> String;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::close::CloseReason;
 use crate::protocol::durations::Histogram;
+use crate::protocol::latency::Latency;
 
 /// Counts since the start, and gauges of the moment, of one shard or of several added up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub struct Counters {
     pub broadcasts: u64,
     /// Connections that have something waiting now.
     pub waiting: u64,
+    /// Events that wait for sockets now.
+    pub waiting_events: u64,
+    /// Bytes that wait for sockets now, counted once for each socket.
+    pub waiting_bytes: u64,
+    /// Events in the longest queue of a connection now.
+    pub longest_queue: u64,
+    /// How long the turns of the loops took.
+    pub turns: Latency,
+    /// From an event's publication until the shard's sockets had been given it.
+    pub lag_published: Latency,
+    /// The same from its arrival, for events that do not say when they were published.
+    pub lag_arrived: Latency,
     /// Milliseconds that closed connections had lived, added up.
     pub lived_ms: u64,
     /// How long each of them had lived.
@@ -63,6 +76,12 @@ impl Counters {
         self.bytes_sent += other.bytes_sent;
         self.broadcasts += other.broadcasts;
         self.waiting += other.waiting;
+        self.waiting_events += other.waiting_events;
+        self.waiting_bytes += other.waiting_bytes;
+        self.longest_queue = self.longest_queue.max(other.longest_queue);
+        self.turns.add(&other.turns);
+        self.lag_published.add(&other.lag_published);
+        self.lag_arrived.add(&other.lag_arrived);
         self.lived_ms += other.lived_ms;
         self.lived.add(&other.lived);
     }

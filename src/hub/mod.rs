@@ -110,6 +110,17 @@ pub struct Broadcast {
     pub n: u64,
     /// Ends the subscribers after this block, without a `bye`: the stream is complete.
     pub last: bool,
+    /// When the event in it came to be; `None` for what is no event.
+    pub born: Option<Born>,
+}
+
+/// When an event came to be, in microseconds of [`Clock::micros`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Born {
+    /// It says itself when it was published.
+    Published(u64),
+    /// Nobody knows but when it arrived here.
+    Arrived(u64),
 }
 
 enum Command {

@@ -5,6 +5,7 @@
 //! broadcast to everybody does not keep the poller, the timers and other topics waiting.
 
 mod fanout;
+mod lag;
 mod life;
 mod writing;
 
@@ -32,6 +33,7 @@ use super::{Broadcast, Command, Config, ConnectionKey};
 use crate::clock::Clock;
 use crate::protocol::close::CloseReason;
 use crate::protocol::sse::Block;
+use lag::OnTheWay;
 
 pub(super) struct Shard {
     index: usize,
@@ -46,6 +48,9 @@ pub(super) struct Shard {
     /// Slots with something to write whose socket is not known to be full. A slot that was emptied or reused meanwhile
     /// costs a look and nothing else.
     dirty: VecDeque<u32>,
+    /// How many slots were ever taken out of `dirty`.
+    flushed: u64,
+    on_the_way: OnTheWay,
     drain: Option<Drain>,
     /// Nodes that drain at the moment, this one included.
     draining_together: u32,
@@ -71,6 +76,8 @@ impl Shard {
             subscribers: Subscribers::default(),
             wheel: Wheel::new(now),
             dirty: VecDeque::new(),
+            flushed: 0,
+            on_the_way: OnTheWay::default(),
             drain: None,
             draining_together: 1,
             counters: Counters::default(),
@@ -110,11 +117,20 @@ impl Shard {
             self.look_at_timers();
             self.close_drained();
             self.flush_some();
-            self.strain.add(&Strain {
-                longest_turn: Duration::from_micros(self.clock.micros().saturating_sub(began)),
-                fullest_inbox: waited as f64 / CAPACITY as f64,
-            });
+            self.end_turn(began, waited);
         }
+    }
+
+    /// Measures a turn that began then, with so many commands.
+    fn end_turn(&mut self, began: u64, commands: usize) {
+        let now = self.clock.micros();
+        let took = now.saturating_sub(began);
+        self.counters.turns.record(took, 1);
+        self.on_the_way.done(self.flushed, now, &mut self.counters);
+        self.strain.add(&Strain {
+            longest_turn: Duration::from_micros(took),
+            fullest_inbox: commands as f64 / CAPACITY as f64,
+        });
     }
 
     /// How long the poller may wait.
@@ -213,11 +229,14 @@ impl Shard {
     }
 
     fn count(&self) -> Counters {
-        let waiting = self.connections.iter().filter(|(_, c)| !c.queue.is_empty()).count();
-        Counters {
-            connections: self.connections.len() as u64,
-            waiting: waiting as u64,
-            ..self.counters.clone()
+        let mut counters = Counters { connections: self.connections.len() as u64, ..self.counters.clone() };
+        for (_, connection) in self.connections.iter().filter(|(_, c)| !c.queue.is_empty()) {
+            let events = connection.waiting_events() as u64;
+            counters.waiting += 1;
+            counters.waiting_events += events;
+            counters.waiting_bytes += connection.queue.bytes as u64;
+            counters.longest_queue = counters.longest_queue.max(events);
         }
+        counters
     }
 }

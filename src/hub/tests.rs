@@ -115,7 +115,7 @@ impl Fixture {
     }
 
     async fn say(&self, index: u32, n: u64, data: &str) {
-        let broadcast = Broadcast { topic: topic(index), block: block(data), n, last: false };
+        let broadcast = Broadcast { topic: topic(index), block: block(data), n, last: false, born: None };
         self.hub.broadcast(broadcast).await;
     }
 
@@ -294,7 +294,7 @@ async fn a_client_that_sends_without_end_is_ended() {
 async fn a_stream_that_is_complete_ends_after_its_last_block() {
     let hub = Fixture::new(&config());
     let mut client = hub.connect(&[0], Framing::Chunked, Some(":\n\n")).await;
-    let last = Broadcast { topic: topic(0), block: block("end"), n: 0, last: true };
+    let last = Broadcast { topic: topic(0), block: block("end"), n: 0, last: true, born: None };
     hub.hub.broadcast(last).await;
     hub.say(0, 0, "too late").await;
     assert_eq!(client.rest(), "3\r\n:\n\n\r\nb\r\ndata: end\n\n\r\n0\r\n\r\n");

@@ -12,12 +12,13 @@ use super::spans;
 use super::tally::Tally;
 use crate::broker::Notice;
 use crate::clock::Clock;
-use crate::hub::{Broadcast, Hub, TopicId};
+use crate::hub::{Born, Broadcast, Hub, TopicId};
 use crate::jobs::Backlog;
 use crate::protocol::channel::{ChannelName, JOBS};
 use crate::protocol::close::GapReason;
 use crate::protocol::control;
 use crate::protocol::event::Delivery;
+use crate::protocol::position::Position;
 use crate::protocol::sse::Block;
 
 /// Takes what the broker yields and broadcasts it.
@@ -84,14 +85,18 @@ impl Pump {
         let key = delivery.event.key.as_ref().filter(|_| of_jobs);
         let (whole, keyed) = self.interest.find(&delivery.channel, key);
         let n = delivery.position.map_or(0, |position| position.n);
+        let born = Some(self.born(delivery.position));
+        if whole.is_some() || keyed.is_some() {
+            self.tally.received(delivery.event.data.len());
+        }
         if let Some(topic) = whole {
             self.tally.broadcast(&delivery.channel);
             let block = Block::event(&delivery.event, delivery.position);
-            self.hub.broadcast(Broadcast { topic, block, n, last: false }).await;
+            self.hub.broadcast(Broadcast { topic, block, n, last: false, born }).await;
         }
         if let Some(topic) = keyed {
             let View { block, last } = View::of(&delivery.event, delivery.position);
-            self.hub.broadcast(Broadcast { topic, block, n, last }).await;
+            self.hub.broadcast(Broadcast { topic, block, n, last, born }).await;
         }
         if let Some(position) = delivery.position {
             self.passed.note(position);
@@ -99,6 +104,15 @@ impl Pump {
         if of_jobs {
             self.jobs.push(delivery);
         }
+    }
+
+    /// Since when the event is on its way. A position says it by Redis' clock, in milliseconds.
+    fn born(&self, position: Option<Position>) -> Born {
+        let clock = &self.tracing.clock;
+        let now = clock.micros();
+        let Some(position) = position else { return Born::Arrived(now) };
+        let age_ms = clock.unix_millis().saturating_sub(position.unix_millis());
+        Born::Published(now.saturating_sub(age_ms.saturating_mul(1000)))
     }
 
     async fn interrupted(&self, channels: &[ChannelName], reason: GapReason) {
@@ -116,7 +130,7 @@ impl Pump {
             } else {
                 self.interest.find(channel, None).0.into_iter().collect()
             };
-            self.tally.gap();
+            self.tally.gap(reason);
             for topic in topics {
                 self.tell(topic, control::gap(channel, reason)).await;
             }
@@ -124,6 +138,6 @@ impl Pump {
     }
 
     async fn tell(&self, topic: TopicId, block: Block) {
-        self.hub.broadcast(Broadcast { topic, block, n: 0, last: false }).await;
+        self.hub.broadcast(Broadcast { topic, block, n: 0, last: false, born: None }).await;
     }
 }

@@ -10,7 +10,6 @@ use crate::hub::ConnectionKey;
 use crate::jobs::{JobState, JobUpdate, Place, Status};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
-use crate::protocol::control;
 use crate::protocol::event::{Delivery, Event, EventType, Key};
 use crate::protocol::position::Position;
 use crate::protocol::sse::Block;
@@ -107,7 +106,7 @@ impl Node {
         recovered: Option<bool>,
     ) -> Release {
         let mut release = Release::new(vec![self.hello(id, greeting, recovered)]);
-        release.blocks.extend(gap.map(|reason| control::gap(&ChannelName::jobs(), reason)));
+        release.blocks.extend(gap.map(|reason| self.gap(&ChannelName::jobs(), reason)));
         match self.jobs.state(job).await {
             Ok(Some(JobState { status, data, position, .. })) => {
                 let view = View::new(status, &data, position);
@@ -118,8 +117,7 @@ impl Node {
             Ok(None) => {}
             Err(reason) => {
                 tracing::warn!(connection = %id, reason, "a job's stream opens without the state of the job");
-                let gap = control::gap(&ChannelName::jobs(), GapReason::BrokerInterrupted);
-                release.blocks.push(gap);
+                release.blocks.push(self.gap(&ChannelName::jobs(), GapReason::BrokerInterrupted));
             }
         }
         release

@@ -22,6 +22,9 @@ pub(super) struct Usage {
     pub(super) memory_limit: Option<u64>,
     /// CPU time since the last look, as a share of one core.
     pub(super) cpu: f64,
+    /// CPU time since the start, in seconds.
+    pub(super) cpu_seconds: f64,
+    pub(super) threads: u64,
     pub(super) open_files: u64,
     pub(super) max_files: u64,
 }
@@ -32,7 +35,7 @@ pub(super) struct Process {
     setting: Option<u64>,
     cgroup: Option<Cgroup>,
     clock: Clock,
-    /// Microseconds and ticks at the last look.
+    /// Microseconds, and seconds of CPU time, at the last look.
     before: Option<(u64, f64)>,
 }
 
@@ -45,25 +48,30 @@ impl Process {
 
     /// Looks. Reads files of the kernel, so it belongs on a thread that may wait.
     pub(super) fn look(&mut self) -> Usage {
-        let memory = read(Path::new("/proc/self/status")).and_then(|s| resident(&s)).unwrap_or(0);
+        let status = read(Path::new("/proc/self/status")).unwrap_or_default();
+        let memory = resident(&status).unwrap_or(0);
         let in_cgroup = self.cgroup.as_ref().and_then(Cgroup::used);
         let (against_limit, memory_limit) = match (self.setting, &self.cgroup) {
             (None, Some(cgroup)) => (in_cgroup.unwrap_or(memory), Some(cgroup.limit)),
             (setting, _) => (memory, setting),
         };
         let max_files = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(0, |(soft, _)| soft);
-        Usage { memory, against_limit, memory_limit, cpu: self.cpu(), open_files: open_files(), max_files }
+        let (cpu_seconds, cpu) = self.cpu();
+        let threads = field(&status, "Threads:").and_then(|value| value.parse().ok()).unwrap_or(0);
+        let open_files = open_files();
+        Usage { memory, against_limit, memory_limit, cpu, cpu_seconds, threads, open_files, max_files }
     }
 
-    fn cpu(&mut self) -> f64 {
+    /// Seconds since the start, and the share since the last look.
+    fn cpu(&mut self) -> (f64, f64) {
         let now = self.clock.micros();
-        let Some(used) = read(Path::new("/proc/self/stat")).and_then(|stat| ticks(&stat)) else { return 0.0 };
-        let before = self.before.replace((now, used));
-        let share = |(at, ticks): (u64, f64)| {
+        let ticks = read(Path::new("/proc/self/stat")).and_then(|stat| ticks(&stat));
+        let Some(used) = ticks.map(|ticks| ticks / TICKS_PER_SECOND) else { return (0.0, 0.0) };
+        let share = |(at, before): (u64, f64)| {
             let seconds = now.saturating_sub(at) as f64 / 1e6;
-            if seconds > 0.0 { (used - ticks) / TICKS_PER_SECOND / seconds } else { 0.0 }
+            if seconds > 0.0 { (used - before) / seconds } else { 0.0 }
         };
-        before.map_or(0.0, share)
+        (used, self.before.replace((now, used)).map_or(0.0, share))
     }
 }
 
@@ -123,8 +131,12 @@ fn number(path: &Path) -> Option<u64> {
 
 /// `VmRSS:    1234 kB` of `/proc/self/status`, in bytes.
 fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    field(status, "VmRSS:")?.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// What stands behind `name` in a file like `/proc/self/status`.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// User and system time of `/proc/self/stat`: the 14th and 15th field. The second is the program's name in parentheses, with any
@@ -151,6 +163,7 @@ mod tests {
         assert!(usage.memory > 1 << 20 && usage.against_limit == usage.memory, "{usage:?}");
         assert!((3..usage.max_files).contains(&usage.open_files), "{usage:?}");
         assert_eq!(usage.memory_limit, Some(1 << 40));
+        assert!(usage.threads > 0 && usage.cpu_seconds >= 0.0, "{usage:?}");
     }
 
     #[test]

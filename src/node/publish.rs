@@ -56,6 +56,7 @@ impl Node {
             self.tally.error();
         }
         let positions = published?;
+        self.tally.published(&batch);
         self.jobs.published(&batch, &positions).await;
         Ok(positions)
     }

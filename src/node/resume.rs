@@ -12,6 +12,7 @@ use super::Node;
 use super::history::Replay;
 use super::subscribe::Greeting;
 use crate::hub::ConnectionKey;
+use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
 use crate::protocol::control;
 use crate::protocol::position::Position;
@@ -69,7 +70,7 @@ impl Node {
     }
 
     fn replay(&self, id: Uuid, greeting: &Greeting, after: Position, replay: &Replay) -> Release {
-        let gap = |channel| Some(control::gap(channel, replay.history.gap(channel, after)?));
+        let gap = |channel| Some(self.gap(channel, replay.history.gap(channel, after)?));
         let gaps: Vec<Block> = greeting.channels.iter().filter_map(gap).collect();
         let mut blocks = vec![self.hello(id, greeting, Some(gaps.is_empty()))];
         blocks.extend(gaps);
@@ -79,7 +80,13 @@ impl Node {
 
     fn gap_everywhere(&self, id: Uuid, greeting: &Greeting, reason: GapReason) -> Release {
         let mut blocks = vec![self.hello(id, greeting, Some(false))];
-        blocks.extend(greeting.channels.iter().map(|channel| control::gap(channel, reason)));
+        blocks.extend(greeting.channels.iter().map(|channel| self.gap(channel, reason)));
         Release::new(blocks)
+    }
+
+    /// Tells one client a gap, and counts it.
+    pub(super) fn gap(&self, channel: &ChannelName, reason: GapReason) -> Block {
+        self.tally.gap(reason);
+        control::gap(channel, reason)
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::broker::Publication;
 use crate::cluster::Heard;
 use crate::cluster::counts::{self, Counts};
 use crate::protocol::channel::ChannelName;
+use crate::protocol::close::GapReason;
 
 /// The node's own counts since its start.
 #[derive(Debug)]
@@ -18,13 +20,37 @@ pub(super) struct Tally {
     /// On channels that are not counted in `heard`.
     broadcasts: AtomicU64,
     errors: AtomicU64,
-    gaps: AtomicU64,
+    /// By reason, in the order of [`GapReason::ALL`].
+    gaps: [AtomicU64; GapReason::ALL.len()],
+    published: Volume,
+    received: Volume,
+}
+
+/// Events and the bytes of their data.
+#[derive(Debug, Default)]
+pub(super) struct Volume {
+    events: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Volume {
+    fn add(&self, events: usize, bytes: usize) {
+        self.events.fetch_add(events as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Events and bytes so far.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 impl Tally {
     pub(super) fn new(heard: Arc<Heard>) -> Self {
-        let [reconnected, broadcasts, errors, gaps] = [const { AtomicU64::new(0) }; 4];
-        Self { rejected: Mutex::default(), reconnected, heard, broadcasts, errors, gaps }
+        let [reconnected, broadcasts, errors] = [const { AtomicU64::new(0) }; 3];
+        let (rejected, gaps) = (Mutex::default(), Default::default());
+        let (published, received) = (Volume::default(), Volume::default());
+        Self { rejected, reconnected, heard, broadcasts, errors, gaps, published, received }
     }
 
     /// A request was refused with this code.
@@ -49,14 +75,38 @@ impl Tally {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The streams of a channel were told a gap.
-    pub(super) fn gap(&self) {
-        self.gaps.fetch_add(1, Ordering::Relaxed);
+    /// The streams of a channel, or one that came back, were told a gap.
+    pub(super) fn gap(&self, reason: GapReason) {
+        let place = GapReason::ALL.iter().position(|known| *known == reason);
+        if let Some(count) = place.and_then(|place| self.gaps.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Gaps so far, one for each channel.
-    pub(super) fn gaps(&self) -> u64 {
-        self.gaps.load(Ordering::Relaxed)
+    /// Gaps so far by reason, those that did not happen included.
+    pub(super) fn gaps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.gaps.iter().map(|count| count.load(Ordering::Relaxed));
+        GapReason::ALL.iter().map(|reason| reason.name()).zip(counts)
+    }
+
+    /// The broker has taken these from publishers of this node.
+    pub(super) fn published(&self, batch: &[Publication]) {
+        self.published.add(batch.len(), batch.iter().map(|publication| publication.event.data.len()).sum());
+    }
+
+    /// An event with so many bytes of data came for this node's streams.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.add(1, bytes);
+    }
+
+    /// What publishers gave to this node.
+    pub(super) fn taken_in(&self) -> &Volume {
+        &self.published
+    }
+
+    /// What the broker gave to this node's streams.
+    pub(super) fn passed_on(&self) -> &Volume {
+        &self.received
     }
 
     /// Errors so far.

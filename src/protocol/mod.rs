@@ -9,6 +9,7 @@ pub mod durable;
 pub mod durations;
 pub mod envelope;
 pub mod event;
+pub mod latency;
 pub mod peer;
 pub mod position;
 pub mod request;

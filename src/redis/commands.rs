@@ -134,11 +134,14 @@ impl Commands {
             let mut connection = self.pool.get().await.map_err(|e| self.no_connection(&e))?;
             run(&mut connection).await.map_err(|e| self.failed(connection, &e))
         });
-        limited.await.unwrap_or_else(|_| {
-            // Nobody knows which of them are alive; new ones are cheap.
-            self.forget_idle();
-            Err(CommandError::Unavailable("no answer in time".into()))
-        })
+        let answered = async {
+            limited.await.unwrap_or_else(|_| {
+                // Nobody knows which of them are alive; new ones are cheap.
+                self.forget_idle();
+                Err(CommandError::Unavailable("no answer in time".into()))
+            })
+        };
+        self.config.timings().note(answered).await
     }
 
     fn no_connection(&self, error: &PoolError) -> CommandError {

@@ -14,6 +14,7 @@ use redis::{
 
 use super::keys::Keys;
 use super::sentinel::Sentinels;
+use super::timings::Timings;
 
 /// Longer than a handshake over a slow link, short enough that a stopped Redis is tried again soon after it goes on.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +40,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// How many connections carry commands at most.
     pub pool_size: usize,
+    /// Where the times of all commands are noted; shared with the clones of these settings.
+    timings: Timings,
 }
 
 /// Who is connected to.
@@ -70,12 +73,18 @@ impl Config {
             connect_timeout: CONNECT_TIMEOUT,
             response_timeout: RESPONSE_TIMEOUT,
             pool_size: 8,
+            timings: Timings::default(),
         })
     }
 
     /// The names of everything in this Redis.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// How long commands took, of everybody with these settings or a clone of them.
+    pub const fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     /// Whether there is something that printing it hides.

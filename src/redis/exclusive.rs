@@ -35,7 +35,8 @@ impl Invoke for Exclusive {
             Some(connection) => connection,
             None => self.config.connect().await.map_err(failed)?,
         };
-        let answer = call.run(&mut connection).await.map_err(failed)?;
+        let running = call.run(&mut connection);
+        let answer = self.config.timings().note(running).await.map_err(failed)?;
         *place = Some(connection);
         Ok(answer)
     }

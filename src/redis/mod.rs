@@ -13,6 +13,7 @@ mod link;
 pub mod script;
 mod sentinel;
 pub mod subscriber;
+pub mod timings;
 
 pub use commands::{CommandError, Commands};
 pub use config::{Config, ConfigError};
@@ -20,3 +21,4 @@ pub use exclusive::Exclusive;
 pub use keys::Keys;
 pub use script::{Call, Invoke, Script};
 pub use subscriber::{Push, Subscriber};
+pub use timings::Timings;

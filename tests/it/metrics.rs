@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Node, RedisServer, Swarm, secs};
+use crate::support::wait::check;
+use crate::support::{Node, RedisServer, Swarm, eventually, secs};
 
 /// The names after `# TYPE`, as the documentation writes them.
 fn told(page: &str) -> BTreeSet<String> {
@@ -78,6 +79,70 @@ async fn prometheus_accepts_it_under_load_and_the_series_do_not_grow_with_use() 
     assert!(output.status.success(), "{said}");
 }
 
+/// The value of a series; 0 when it is not told.
+fn value(page: &str, series: &str) -> f64 {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_of_an_event_and_every_word_with_redis_is_measured() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[("FANLIGHT_MAX_PER_IP", "1000")]).await;
+    let swarm = Swarm::open(&[node.addr()], 20, "/api/jobs/stream").await;
+    for n in 0..5 {
+        node.publish("jobs", "durable", &json!({ "id": "x", "n": n })).await;
+        redis.publish("jobs", r#"{"event":"plain","data":{"id":"x"}}"#).await;
+    }
+    swarm.each_has(5, "durable", secs(10)).await;
+    swarm.each_has(5, "plain", secs(10)).await;
+    let late = node.get("/stream?lastEventId=never-ours");
+    drop(tokio::time::timeout(secs(1), late).await);
+    let page = eventually("all of it is told", secs(10), async || {
+        let page = node.get("/metrics").await.text();
+        let told = |series: &str| value(&page, &format!("fanlight_{series}"));
+        let shards = 1.0..=64.0;
+        check(
+            told("events_published_total") == 5.0
+                && told("published_bytes_total") == 5.0 * 16.0
+                && told("events_received_total") == 10.0
+                && told("received_bytes_total") == 5.0 * (16.0 + 10.0)
+                // One for each event and shard, however many streams.
+                && shards.contains(&(told("delivery_lag_seconds_count{since=\"published\"}") / 5.0))
+                && shards.contains(&(told("delivery_lag_seconds_count{since=\"arrived\"}") / 5.0))
+                && told("delivery_lag_seconds_bucket{le=\"10.0\",since=\"published\"}") >= 5.0
+                && told("shard_turn_seconds_count") > 0.0
+                && told("redis_command_seconds_count") >= 5.0
+                && told("lease_renewals_total{result=\"ok\"}") > 0.0
+                && told("limits_cluster_wide") == 1.0
+                && told("gaps_total{reason=\"unknown_position\"}") > 0.0
+                && told("cpu_seconds_total") > 0.0,
+            page.clone(),
+        )?;
+        Ok::<_, String>(page)
+    })
+    .await;
+    assert_eq!(value(&page, "fanlight_redis_command_errors_total"), 0.0, "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_away_shows_in_failed_renewals_and_commands() {
+    let mut redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[("FANLIGHT_MAX_PER_IP", "1000")]).await;
+    redis.kill();
+    eventually("failures are told", secs(20), async || {
+        let page = node.get("/metrics").await.text();
+        check(
+            value(&page, "fanlight_lease_renewals_total{result=\"failed\"}") > 0.0
+                && value(&page, "fanlight_redis_command_errors_total") > 0.0
+                && page.contains("fanlight_limits_cluster_wide 0.0\n")
+                && page.contains("fanlight_broker_subscribed 0.0\n"),
+            page,
+        )
+    })
+    .await;
+}
+
 fn as_text_format(line: &str, counters: &[&str]) -> String {
     let words: Vec<&str> = line.splitn(4, ' ').collect();
     match words[..] {
@@ -118,6 +183,7 @@ fn what_is_drawn_and_alerted_on_is_told() {
     ] {
         let names = used_by.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in names.filter(|name| name.starts_with("fanlight_")) {
+            let name = name.trim_end_matches("_bucket");
             assert!(text.contains(&format!("`{name}`")) || text.contains(&format!("`{name}{{")), "{name}");
         }
     }

@@ -65,6 +65,8 @@ pub(in crate::admission) struct Link {
     pub(in crate::admission) calls: AtomicU64,
     pub(in crate::admission) failed_calls: AtomicU64,
     pub(in crate::admission) lost_leases: AtomicU64,
+    pub(in crate::admission) renewals: AtomicU64,
+    pub(in crate::admission) failed_renewals: AtomicU64,
     /// Rung when another node has left a mandate in this node's lease.
     pub(in crate::admission) nudged: Notify,
 }
@@ -219,7 +221,10 @@ impl Writer {
         match outcome {
             Outcome::Applied { wait, mandate, nudge, .. } => {
                 self.recovered();
-                self.beat_due &= !matches!(call, Call::Apply(apply) if apply.beat.is_some());
+                if is_beat(call) {
+                    self.beat_due = false;
+                    self.link.renewals.fetch_add(1, Ordering::Relaxed);
+                }
                 self.young_until = self.clock.now().after(wait);
                 self.answer(decisions);
                 mandate.into_iter().for_each(|(session, stamp)| self.books.replace_up_to(session, stamp));
@@ -257,6 +262,9 @@ impl Writer {
 
     fn failed(&mut self, call: &Call, took: Duration, why: &str) {
         self.link.failed_calls.fetch_add(1, Ordering::Relaxed);
+        if is_beat(call) {
+            self.link.failed_renewals.fetch_add(1, Ordering::Relaxed);
+        }
         self.books.doubt(&mut self.lease, call);
         if took <= CALL_LIMIT + OVERSLEPT {
             self.suffer(why, took >= CALL_LIMIT);
@@ -296,4 +304,9 @@ impl Writer {
         self.health = Health::Well;
         self.link.reachable.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether the call renews the lease's time.
+const fn is_beat(call: &Call) -> bool {
+    matches!(call, Call::Apply(apply) if apply.beat.is_some())
 }

@@ -65,6 +65,7 @@ use super::{
     Recipient, Status,
 };
 use crate::clock::Clock;
+use crate::protocol::latency::RoundTrips;
 use crate::protocol::position::{N_LIMIT, Position};
 use crate::redis::{CommandError, Commands, Invoke as _};
 
@@ -227,6 +228,10 @@ impl Broker for RedisBroker {
 
     fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    fn round_trips(&self) -> RoundTrips {
+        self.commands.config().timings().get()
     }
 
     fn describe(&self) -> String {

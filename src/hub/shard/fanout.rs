@@ -49,6 +49,11 @@ impl Shard {
                 full.push(*slot);
             }
         }
+        if !slots.is_empty() {
+            // Whoever hears it stands among those to be flushed, here or further ahead, unless its socket is full.
+            let turns = self.flushed + self.dirty.len() as u64;
+            run.iter().filter_map(|b| b.born).for_each(|born| self.on_the_way.begin(born, turns));
+        }
         run.clear();
         self.settle(topic, &full, last);
     }

@@ -16,6 +16,7 @@ impl Shard {
     pub(super) fn flush_some(&mut self) {
         for _ in 0..FLUSHES_PER_TURN {
             let Some(slot) = self.dirty.pop_front() else { return };
+            self.flushed += 1;
             if let Some(connection) = self.connections.get_mut(slot as usize)
                 && std::mem::take(&mut connection.dirty)
             {

@@ -39,6 +39,6 @@ async fn a_crowd_is_listed_while_events_go_to_it_and_nobody_misses_one() {
         assert_eq!(log.ended, None);
     }
     let metrics = node.get("/metrics").await.text();
-    let turn = metrics.lines().find(|line| line.starts_with("fanlight_shard_turn_seconds")).unwrap();
+    let turn = metrics.lines().find(|line| line.starts_with("fanlight_shard_turn_max_seconds")).unwrap();
     println!("{crowd} listed beside {EVENTS} events to each; {turn}");
 }
