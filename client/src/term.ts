@@ -47,6 +47,8 @@ export class Term {
   /** What everybody was told in this term: whether an id is new, and the last events. */
   readonly #isNew = createSeen();
   readonly #recent: RawEvent[] = [];
+  /** The link's last greeting, for tabs that come later. */
+  #hello: RawEvent | undefined;
   /** Tabs for which the server repeats what the others know, and where each of them was. */
   readonly #late = new Map<string, string>();
   #change: StateChange | undefined;
@@ -133,7 +135,8 @@ export class Term {
   }
 
   #event(event: RawEvent): void {
-    const { id } = event;
+    const { id, type } = event;
+    if (type === "connected") this.#hello = event;
     if (id) {
       this.#position = id;
       // Repeated for a tab that was behind: the others know it, or it is from before their time.
@@ -170,6 +173,8 @@ export class Term {
 
   /** A tab that was away gets what it missed: from here, or from the server. */
   #catchUp(tab: string, position: string): void {
+    // One without a position begins here: should we go before it has heard anything, the next leader resumes from here for it.
+    if (!position && this.#hello) return this.tell({ event: { ...this.#hello, id: this.#newest } }, tab);
     if (!behind(position, this.#newest)) return;
     const from = this.#recent.findIndex(({ id }) => id === position);
     if (from < 0) return this.#rewind(tab, position);

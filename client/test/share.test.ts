@@ -177,6 +177,21 @@ describe("when the leading tab goes", () => {
   });
 });
 
+it("a tab that came later and has heard nothing yet misses nothing when the leader goes", async () => {
+  cluster.publish();
+  const [leader] = open(1);
+  await settle();
+  const [later] = open(1);
+  const greeted = vi.fn();
+  later!.client.on("connected", greeted);
+  await settle();
+  expect(greeted).toHaveBeenCalledOnce();
+  leader!.kill();
+  cluster.publish();
+  await settle();
+  expect(later!.heard).toEqual([1]);
+});
+
 describe("a frozen leader", () => {
   it("that is told before (freeze) passes the lead on", async () => {
     const tabs = open(2);

@@ -13,8 +13,9 @@ export class FakeCluster extends FakeServer {
     this.onRequest = (request) => {
       if (this.intercept?.(request)) return;
       this.most = Math.max(this.most, this.live.length);
-      request.open();
       const after = request.headers.get("last-event-id");
+      // Who has no position yet is told the present one.
+      request.open(true, after === null ? this.history.at(-1)?.id : undefined);
       if (after === null) return;
       for (const { id, n } of this.history) if (id > after) request.event("e", n, id);
     };

@@ -48,11 +48,12 @@ export class FakeRequest {
     this.#pull?.reject(new TypeError("network error"));
   }
 
-  /** Answers with a stream and its first block. */
-  open(hello = true): this {
+  /** Answers with a stream and its first block, which may carry a position. */
+  open(hello = true, id?: string): this {
     const body = { getReader: () => ({ read: () => this.#read() }) };
     const headers = new Headers({ "Content-Type": "text/event-stream" });
     this.#answer({ status: 200, headers, body } as unknown as Response);
+    if (hello && id) this.send(`id: ${id}\n`);
     if (hello) this.send('retry: 3217\nevent: connected\ndata: {"type":"hello","connectionId":"c","node":"n","channels":[]}\n\n');
     return this;
   }
