@@ -6,7 +6,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Stage, until } from "./cluster.mjs";
+import { Stage, until } from "../../client/test/browser/stage.mjs";
 
 const KEY = "the-key-of-the-test";
 const stage = new Stage();
@@ -15,7 +15,7 @@ let redis, browser, images;
 
 before(async () => {
   redis = await stage.redis();
-  const env = { FANLIGHT_REDIS_URL: redis, FANLIGHT_MAX_PER_IP: "0", FANLIGHT_CONNECT_RATE_PER_IP: "0", FANLIGHT_DRAIN: "1s" };
+  const env = { FANLIGHT_REDIS_URL: redis.url, FANLIGHT_MAX_PER_IP: "0", FANLIGHT_CONNECT_RATE_PER_IP: "0", FANLIGHT_DRAIN: "1s" };
   const started = await Promise.all(["node-a", "node-b", "node-c"].map((id) => stage.node(id, env)));
   for (const node of started) nodes[node.id] = node;
   browser = await stage.browser();

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { EXAMPLES, Stage, freePort, run, until } from "./cluster.mjs";
+import { EXAMPLES, Stage, freePort, run, until } from "../../client/test/browser/stage.mjs";
 
 const stage = new Stage();
 after(() => stage.end());
