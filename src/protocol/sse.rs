@@ -224,6 +224,27 @@ mod tests {
         assert_eq!(block.events(), 1);
     }
 
+    /// One of the events that the browser's parser reads back; see the fixtures' README for the members.
+    #[derive(serde::Deserialize)]
+    struct Fixture {
+        name: String,
+        id: Option<String>,
+        event: Option<String>,
+        data: String,
+        block: String,
+    }
+
+    #[test]
+    fn the_fixtures_that_are_shared_with_the_browser_are_what_is_written() {
+        let fixtures: Vec<Fixture> =
+            serde_json::from_str(include_str!("../../client/fixtures/sse/encode.json")).unwrap();
+        for Fixture { name, id, event, data, block } in fixtures {
+            let id = id.map(|id| Position::parse(&id).unwrap());
+            let kind = event.map(|kind| EventType::parse(&kind).unwrap());
+            assert_eq!(text(&Block::encode(kind.as_ref(), &data, id)), block, "{name}");
+        }
+    }
+
     #[test]
     fn data_is_cut_at_each_of_the_three_line_ends() {
         for (data, bare) in [

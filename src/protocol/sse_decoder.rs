@@ -187,6 +187,49 @@ mod tests {
         assert_eq!(events[0], events[1]);
     }
 
+    /// One of the streams that the browser's parser is held to as well; see its README for the members.
+    #[derive(serde::Deserialize)]
+    struct Fixture {
+        name: String,
+        stream: Option<String>,
+        bytes: Option<String>,
+        events: Vec<Fired>,
+        #[serde(default)]
+        positions: Vec<String>,
+        #[serde(default)]
+        retry: Vec<u64>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Fired {
+        r#type: String,
+        data: String,
+        id: Option<String>,
+    }
+
+    fn from_hex(digits: &str) -> Vec<u8> {
+        let pairs = (0..digits.len()).step_by(2);
+        pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_fixtures_that_are_shared_with_the_browser_are_read_as_they_say() {
+        let fixtures: Vec<Fixture> =
+            serde_json::from_str(include_str!("../../client/fixtures/sse/decode.json")).unwrap();
+        for Fixture { name, stream, bytes, events, positions, retry } in fixtures {
+            let bytes = stream.map_or_else(|| from_hex(&bytes.unwrap()), String::into_bytes);
+            let expected: Vec<_> =
+                events.iter().map(|e| event(&e.r#type, &e.data, e.id.as_deref())).collect();
+            let bytewise: Vec<_> = bytes.chunks(1).collect();
+            for chunks in [&[&bytes[..]][..], &bytewise] {
+                let (events, decoder) = decode(chunks);
+                assert_eq!(events, expected, "{name}");
+                assert_eq!(decoder.last_id(), positions.last().map_or("", String::as_str), "{name}");
+                assert_eq!(decoder.retry(), retry.last().copied().map(Duration::from_millis), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn a_byte_order_mark_and_every_kind_of_line_end_are_taken() {
         let (events, decoder) =
