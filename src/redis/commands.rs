@@ -53,10 +53,12 @@ impl managed::Manager for Connections {
     type Error = RedisError;
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        match self {
+        let mut connection = match self {
             Self::Address(manager) => manager.create().await,
             Self::Sentinel(config) => config.connect().await,
-        }
+        }?;
+        greet(&mut connection).await?;
+        Ok(connection)
     }
 
     async fn recycle(
@@ -69,6 +71,13 @@ impl managed::Manager for Connections {
             Self::Sentinel(_) => redis::cmd("PING").exec_async(connection).await.map_err(Into::into),
         }
     }
+}
+
+/// Without a password, connecting sends nothing, and a Redis that wants one would blame the first long command for its
+/// length instead. Who may not ask has logged in.
+async fn greet(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    let answer = redis::cmd("PING").exec_async(connection).await;
+    answer.or_else(|error| if error.kind() == ServerErrorKind::NoPerm.into() { Ok(()) } else { Err(error) })
 }
 
 /// Sends commands over a bounded pool of connections. Cheap to clone.

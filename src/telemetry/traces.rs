@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, WithExportConfig as _};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanExporter, TracerProviderBuilder,
@@ -71,10 +72,9 @@ impl Choice {
         if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(Self::Nowhere);
         }
-        let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(set("OTEL_EXPORTER_OTLP_ENDPOINT"));
         match set("OTEL_TRACES_EXPORTER").as_deref() {
             Some("none") => return Ok(Self::Nowhere),
-            None if endpoint.is_none() => return Ok(Self::Nowhere),
+            None if endpoint(variable).is_none() => return Ok(Self::Nowhere),
             Some("console") => return Ok(Self::Console),
             Some("otlp") | None => {}
             Some(other) => return wrong("OTEL_TRACES_EXPORTER", other, "none, otlp or console"),
@@ -86,6 +86,12 @@ impl Choice {
             Some(other) => wrong("OTEL_EXPORTER_OTLP_PROTOCOL", other, "grpc or http/protobuf"),
         }
     }
+}
+
+/// Where the collector is; the SDK reads it too.
+fn endpoint(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"))
 }
 
 /// A running exporter.
@@ -127,8 +133,13 @@ impl Traces {
                     .build();
                 let own = runtime.insert(own.map_err(|error| unusable(&error))?);
                 let _inside = own.enter();
-                let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build();
-                with(builder, exporter.map_err(|error| unusable(&error))?, variable)
+                let mut exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+                // Without being told, tonic trusts nobody. The certificates are read at once, and a machine that has none
+                // needs none for plain HTTP.
+                if endpoint(variable).is_some_and(|endpoint| !endpoint.starts_with("http://")) {
+                    exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
+                }
+                with(builder, exporter.build().map_err(|error| unusable(&error))?, variable)
             }
             Choice::Http => {
                 let exporter = opentelemetry_otlp::SpanExporter::builder().with_http();

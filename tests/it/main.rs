@@ -26,6 +26,7 @@ mod load_balancers;
 mod metrics;
 mod proxies;
 mod redis_faults;
+mod redis_secured;
 mod redis_settings;
 mod resume;
 mod rooms;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -12,7 +13,9 @@ use prost::Message as _;
 use serde_json::json;
 
 use crate::support::node::fanlight;
+use crate::support::tls::Authority;
 use crate::support::wait::check;
+use crate::support::web_proxy::{Kind, WebProxy};
 use crate::support::{Node, RedisServer, Request, eventually, secs};
 
 const SERVER: i32 = 2;
@@ -44,8 +47,12 @@ impl Collector {
     }
 }
 
-async fn take(State(collector): State<Collector>, body: Bytes) -> Vec<u8> {
-    let request = ExportTraceServiceRequest::decode(body).unwrap();
+async fn take(State(collector): State<Collector>, headers: HeaderMap, body: Bytes) -> Vec<u8> {
+    // gRPC puts a flag and the length before its one message.
+    let grpc =
+        headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let message = body.slice(if grpc { 5.. } else { 0.. });
+    let request = ExportTraceServiceRequest::decode(message).unwrap();
     for of_resource in request.resource_spans {
         let attributes = of_resource.resource.unwrap_or_default().attributes;
         let value = |key: &str| {
@@ -182,6 +189,40 @@ async fn what_the_publisher_does_not_sample_has_no_spans_and_the_command_line_be
     })
     .await;
     assert_eq!(collector.of(&hex(TRACE)).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_reached_over_tls_by_both_protocols() {
+    let authority = Authority::new();
+    let certified = authority.certify_loopback();
+    let (collector, plain) = Collector::start().await;
+    // HTTP/1.1 and HTTP/2 over TLS in front of it.
+    let proxy = WebProxy::start_with(Kind::Caddy, |addr| {
+        format!(
+            "{{\n\tadmin off\n\tauto_https off\n}}\nhttps://localhost:{} {{\n\tbind {}\n\ttls {} {}\n\treverse_proxy {plain}\n}}\n",
+            addr.port(),
+            addr.ip(),
+            certified.certificate.display(),
+            certified.key.display()
+        )
+    })
+    .await;
+    for (name, protocol) in [("http", "http/protobuf"), ("grpc", "grpc")] {
+        let node = Node::builder()
+            .set("FANLIGHT_NODE_ID", name)
+            .set("SSL_CERT_FILE", authority.certificate().display())
+            .set("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://localhost:{}", proxy.addr().port()))
+            .set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .set("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .start()
+            .await;
+        node.publish("jobs", "e", &json!(1)).await;
+        eventually("its spans come", secs(20), async || {
+            let found = collector.of_kind(PRODUCER).iter().any(|(instance, _)| instance == name);
+            check(found, node.log())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

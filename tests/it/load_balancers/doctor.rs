@@ -1,12 +1,16 @@
 //! `fanlight doctor` and `fanlight health` through real proxies, with good and with spoiled settings.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::{Change, KINDS, proxy};
+use super::{Change, KINDS, changed, config, proxy};
 use crate::support::node::fanlight;
-use crate::support::web_proxy::Kind;
-use crate::support::{Node, NodeBuilder};
+use crate::support::tls::{Authority, Certified};
+use crate::support::web_proxy::{Kind, WebProxy};
+use crate::support::{Node, NodeBuilder, eventually, secs};
 
 /// What spoils a committed file so that answers are kept until there is more.
 fn buffering(kind: Kind) -> &'static [Change] {
@@ -23,15 +27,20 @@ fn buffering(kind: Kind) -> &'static [Change] {
     }
 }
 
+/// The doctor's exit code and what it prints, JSON and complaints.
+async fn examined(url: &str, wait: &str, trusted: Option<&Path>) -> (i32, String, String) {
+    let mut doctor = fanlight();
+    doctor.args(["doctor", "--json", "--wait", wait, "--url", url]);
+    doctor.envs(trusted.map(|file| ("SSL_CERT_FILE", file.to_owned())));
+    let output = tokio::task::spawn_blocking(move || doctor.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
 /// The doctor's exit code and JSON.
 async fn doctor(url: &str, wait: &str) -> (i32, Value) {
-    let arguments = ["doctor", "--json", "--wait", wait, "--url", url].map(str::to_owned);
-    let output =
-        tokio::task::spawn_blocking(move || fanlight().args(arguments).output().unwrap()).await.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let json = serde_json::from_str(&told)
-        .unwrap_or_else(|e| panic!("{e}: {told}{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().unwrap(), json)
+    let (code, told, complaints) = examined(url, wait, None).await;
+    (code, serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}{complaints}")))
 }
 
 fn findings(told: &Value) -> Vec<&str> {
@@ -78,6 +87,54 @@ async fn the_doctor_finds_the_idle_cut_off_of_each_proxy() {
         assert!(silence < 20_000, "the proxy's 3 s, not the 60 s of the wait: {told}");
     });
     join_all(examined).await;
+}
+
+/// The committed file of `kind`, with TLS.
+fn config_with_tls(kind: Kind, addr: SocketAddr, nodes: [SocketAddr; 2], certified: &Certified) -> String {
+    let (text, certificate, key) =
+        (config(kind, addr, nodes, &[]), certified.certificate.display(), certified.key.display());
+    match kind {
+        // It looks for the key in a file beside the certificate, `.key` after its whole name.
+        Kind::HaProxy => {
+            changed(&text, &format!("bind {addr}"), &format!("bind {addr} ssl crt {certificate}"))
+        }
+        Kind::Caddy => {
+            let site = |scheme: &str| format!("\n{scheme}:{} {{\n", addr.port());
+            let text = changed(&text, &site("http://"), &site("https://localhost"));
+            changed(&text, "\treverse_proxy", &format!("\ttls {certificate} {key}\n\treverse_proxy"))
+        }
+        _ => changed(
+            &text,
+            &format!("listen {addr};"),
+            &format!("listen {addr} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"),
+        ),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_the_doctor_examines_whom_it_trusts_and_names_a_stranger() {
+    let node = beating("1s").start().await;
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let certified = authority.certify_loopback();
+    let trusted = authority.certificate();
+    let examine = KINDS.map(async |kind| {
+        let proxy =
+            WebProxy::start_with(kind, |addr| config_with_tls(kind, addr, [node.addr(); 2], &certified))
+                .await;
+        let url = format!("https://localhost:{}", proxy.addr().port());
+        eventually("the proxy has a node", secs(10), async || {
+            match examined(&url, "0s", Some(&trusted)).await {
+                (0, ..) => Ok(()),
+                other => Err(format!("{kind:?}: {other:?}")),
+            }
+        })
+        .await;
+        let (code, told, complaints) = examined(&url, "3s", Some(&trusted)).await;
+        assert_eq!((code, complaints.as_str()), (0, ""), "{kind:?}: {told}");
+        let (code, _, complaints) = examined(&url, "3s", Some(&stranger.certificate())).await;
+        assert!(code == 1 && complaints.contains("UnknownIssuer"), "{kind:?}: {code} {complaints}");
+    });
+    join_all(examine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

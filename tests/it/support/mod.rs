@@ -12,6 +12,7 @@ pub(crate) mod resuming;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod swarm;
+pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod web_proxy;
 mod wire;
