@@ -1,12 +1,14 @@
-//! A look at the settings of Redis when a node starts: what will hurt later is said now. It warns and refuses nothing.
+//! A look at Redis when a node starts: what will hurt later is said now. It warns and refuses nothing.
 //!
 //! It needs `INFO` and, for one setting, `CONFIG GET`; a user without these rights gets a line that says what was not seen.
+//! What the user may do is `rights`' to look at.
 
 use std::collections::HashMap;
 
 use redis::cmd;
 
 use super::commands::{CommandError, Commands};
+use super::rights;
 
 /// Below these, in bytes, Redis cuts a node off that falls behind for a moment; Redis' defaults are 32 MB at once, and 8 MB
 /// for a minute.
@@ -24,9 +26,10 @@ pub async fn look(commands: Commands) {
         Err(CommandError::Unavailable(_)) => return,
         Err(CommandError::Refused(why)) => {
             tracing::warn!(%why, "Redis' settings cannot be looked at: docs/operations.md has what they must be");
-            return;
+            return rights::look(&commands).await;
         }
     };
+    rights::look(&commands).await;
     judge_info(&info).into_iter().for_each(|warning| tracing::warn!("{warning}"));
     if !is_persistent(&info) {
         tracing::info!(

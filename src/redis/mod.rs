@@ -10,6 +10,7 @@ pub mod config;
 pub mod exclusive;
 pub mod keys;
 mod link;
+mod rights;
 pub mod script;
 mod sentinel;
 pub mod subscriber;

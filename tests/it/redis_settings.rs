@@ -34,6 +34,13 @@ async fn the_documented_rights_are_enough_for_a_node_and_for_a_publisher() {
     client.expect("job_completed").await;
     assert!(!answer.contains("NOPERM"), "{answer}");
 
+    // The pool's connections are used again: publishing makes no new ones.
+    for n in 0..100 {
+        first.publish("jobs", "job_progress", &json!({ "id": n.to_string() })).await;
+    }
+    let made: u32 = redis.info("total_connections_received").await.parse().unwrap();
+    assert!(made < 100, "{made} connections");
+
     for node in [&first, &second] {
         assert_eq!(node.get("/health").await.json()["status"], "healthy");
         // The one thing that these rights leave out, on purpose.
@@ -43,6 +50,22 @@ async fn the_documented_rights_are_enough_for_a_node_and_for_a_publisher() {
         assert_eq!(log.lines().find(refused), None);
     }
     assert_eq!(first.get("/api/sse/stats").await.json()["nodes"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_lacks_a_right_is_warned_of_at_the_start() {
+    let redis = RedisServer::start().await;
+    let words = documented("ACL SETUSER fanlight ", redis.prefix());
+    let words: Vec<&str> = words.iter().map(String::as_str).chain(["-xrange", "-zadd"]).collect();
+    assert_eq!(redis.cli(&words).await.trim(), "OK");
+    let url = format!("redis://fanlight:CHANGE-ME@{}", redis.addr());
+    let node = Node::builder().redis_at(&url, redis.prefix()).start_unready().await;
+    eventually("the node warns", secs(10), async || {
+        let warned =
+            node.log().lines().any(|line| line.contains("WARN") && line.contains(r#""XRANGE ZADD""#));
+        check(warned, node.log())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
