@@ -69,7 +69,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     node.announce(local.to_string(), &mut tasks);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        node = node.id(),
         address = %local,
         admin_address = admin.map(tracing::field::display),
         broker = broker_name,

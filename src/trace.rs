@@ -4,10 +4,11 @@
 //! Spans are opened with `tracing` and [`TARGET`], which is what is exported; without an exporter such a span is nothing and
 //! costs next to nothing. Which exporter there is, is not known here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use rand::Rng as _;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -16,6 +17,36 @@ pub const TARGET: &str = "fanlight::span";
 
 /// Spans that nobody will see.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Of how many events in 2^64 that come without a trace a trace is begun; none as long as nobody exports.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// Whether traces that others have begun and sampled are followed.
+static FOLLOWED: AtomicBool = AtomicBool::new(false);
+
+/// Says what the exporter's sampler does: it begins a trace for this share of what has none, 0 to 1, and follows others' or
+/// does not.
+pub(crate) fn sample(begun: f64, followed: bool) {
+    // Out of range it saturates.
+    BEGUN.store((begun * 2f64.powi(64)) as u64, Ordering::Relaxed);
+    FOLLOWED.store(followed, Ordering::Relaxed);
+}
+
+/// Whether an event with this `traceparent` is to have a span; one that only links to its publisher's is in a trace of its own.
+///
+/// Asked before there is a span: to build one that the sampler then throws away costs as much as a hundred deliveries.
+/// Whoever begins a trace after a `true` must not ask the sampler again, or a tenth became a hundredth.
+pub fn takes(traceparent: Option<&str>, links: bool) -> bool {
+    let (begun, followed) = (BEGUN.load(Ordering::Relaxed), FOLLOWED.load(Ordering::Relaxed));
+    if begun == 0 && !followed {
+        return false;
+    }
+    match traceparent {
+        Some(traceparent) if is_unsampled(traceparent) => false,
+        Some(_) if !links => followed,
+        _ => begun == u64::MAX || rand::rng().random::<u64>() < begun,
+    }
+}
 
 /// Counts spans that were dropped because the exporter is slow or away.
 pub(crate) fn count_dropped(count: u64) {
@@ -42,26 +73,45 @@ pub fn link(span: &Span, traceparent: &str) {
     }
 }
 
-/// What others need to continue from `span`; `None` when nobody exports it.
+/// What others need to continue from `span`, or without one from where this thread is; `None` when nobody exports.
 pub fn traceparent(span: &Span) -> Option<Box<str>> {
-    if span.is_none() {
-        return None;
-    }
-    let context = span.context();
+    if span.is_none() { Context::map_current(written) } else { written(&span.context()) }
+}
+
+fn written(context: &Context) -> Option<Box<str>> {
     let span = context.span();
     let own = span.span_context();
     own.is_valid()
         .then(|| format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags().to_u8()).into())
 }
 
-/// Whether this is part of a trace: what would else be a trace of its own, like a heartbeat, is then no span at all.
+/// Whether this is part of a trace that somebody will see: what would else be a trace of its own, like a heartbeat, is then no
+/// span at all.
 pub fn is_traced() -> bool {
-    !Span::current().is_none()
+    Context::map_current(|context| context.span().span_context().is_sampled())
 }
 
-/// Whether the publisher has decided against this trace.
-pub fn is_unsampled(traceparent: &str) -> bool {
-    context_of(traceparent).is_some_and(|context| !context.is_sampled())
+/// Whether this is part of a trace that nobody will see, so that no further span is worth it.
+pub fn is_passed_over() -> bool {
+    Context::map_current(|context| {
+        let span = context.span();
+        span.span_context().is_valid() && !span.span_context().is_sampled()
+    })
+}
+
+/// The trace and the span that this thread is in now, sampled or not.
+pub(crate) fn here() -> Option<(TraceId, SpanId)> {
+    Context::map_current(|context| {
+        let span = context.span();
+        let own = span.span_context();
+        own.is_valid().then(|| (own.trace_id(), own.span_id()))
+    })
+}
+
+/// Whether the publisher has decided against this trace. Looks at the flags alone, since it is asked for every event.
+fn is_unsampled(traceparent: &str) -> bool {
+    let flags = traceparent.get(53..55).and_then(|flags| u8::from_str_radix(flags, 16).ok());
+    flags.is_some_and(|flags| flags & TraceFlags::SAMPLED.to_u8() == 0)
 }
 
 fn context_of(traceparent: &str) -> Option<SpanContext> {

@@ -180,8 +180,9 @@ impl Connections {
             node.room_for_handshake().await;
             let Some(detached) = detach::serve(stream, peer, router, stop).await else { return };
             let (attachment, socket) = detached;
+            let id = attachment.id;
             if node.attach(attachment, socket).await.is_none() {
-                tracing::debug!(%peer, "the client left during the handover");
+                tracing::debug!(connection = %id, %peer, "the client left during the handover");
             }
         });
     }

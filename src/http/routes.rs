@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State as Extract};
-use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Extract};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 
@@ -92,15 +92,19 @@ fn dressed(routes: Routes, state: &Arc<State>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(foreign)
         .layer(state.allowed_origins.cors())
-        .layer(map_response_with_state(Arc::clone(state), count_refusal))
+        .layer(from_fn_with_state(Arc::clone(state), count_refusal))
         .layer(from_fn(span::traced))
         .with_state(Arc::clone(state))
 }
 
-/// Every refusal is counted by its code, wherever it comes from.
-async fn count_refusal(Extract(state): Extract<Arc<State>>, response: Response) -> Response {
+/// Every refusal is counted by its code, wherever it comes from. The path itself is not logged: it may hold what is secret.
+async fn count_refusal(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
     if let Some(Refused(code)) = response.extensions().get() {
         state.node.count_refusal(code);
+        let route = route.as_ref().map(MatchedPath::as_str);
+        tracing::debug!(code, status = response.status().as_u16(), route, "request refused");
     }
     response
 }

@@ -53,6 +53,17 @@ pub(super) enum Cause {
     Complete,
 }
 
+impl Cause {
+    /// The name that it has in the statistics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Server(reason) => reason.name(),
+            Self::Client => "client",
+            Self::Complete => "completed",
+        }
+    }
+}
+
 /// What became of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wrote {

@@ -65,9 +65,13 @@ impl Node {
     /// # Errors
     /// When the other nodes cannot be told.
     pub async fn kick(&self, filter: Filter) -> Result<Kicked, PeersUnreachable> {
+        let (id, by) = (filter.id, filter.names());
         let said = self.peers.ask(Ask::Kick(filter)).await?;
         let count = |answer: &Answer| if let Answer::Kicked { count } = answer { *count } else { 0 };
-        Ok(Kicked { count: said.answers.iter().map(count).sum(), partial: said.partial })
+        let kicked = Kicked { count: said.answers.iter().map(count).sum(), partial: said.partial };
+        let Kicked { count, partial } = kicked;
+        tracing::info!(connection = id.map(tracing::field::display), by, count, partial, "streams kicked");
+        Ok(kicked)
     }
 
     /// Answers what other nodes ask, until the broker's end of the queue is gone.
@@ -87,7 +91,8 @@ impl Node {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a message between nodes that this version does not know")
+                    // Newer nodes may send one for each stream.
+                    tracing::debug!(%error, "a message between nodes that this version does not know")
                 }
             }
         }
@@ -103,6 +108,7 @@ impl Node {
             Ask::Kick(filter) => match self.matching(filter) {
                 Some(matching) => {
                     let count = self.hub.close_matching(matching, CloseReason::Kicked).await;
+                    tracing::debug!(count, "streams of this node kicked");
                     Answer::Kicked { count }
                 }
                 None => Answer::Kicked { count: 0 },

@@ -77,7 +77,7 @@ impl Pump {
     fn span(&self, delivery: &Delivery) -> Span {
         let itself = u32::from(delivery.channel.as_str() == JOBS);
         let subscribers = || self.interest.holders(&delivery.channel).saturating_sub(itself);
-        spans::process(delivery, subscribers, self.tracing.clock.unix_millis(), self.tracing.link)
+        spans::process(delivery, subscribers, || self.tracing.clock.unix_millis(), self.tracing.link)
     }
 
     async fn event(&self, delivery: Delivery) {

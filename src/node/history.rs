@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::resume::READ_LIMIT;
+use super::streak::Streak;
 use crate::broker::{Broker, BrokerError, History, HistoryRequest};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::Delivery;
@@ -70,13 +72,15 @@ pub(super) struct HistoryTask {
     requests: mpsc::Receiver<Request>,
     broker: Arc<dyn Broker>,
     reads: Arc<AtomicU64>,
+    streak: Streak,
 }
 
 /// A reader and the task that serves it.
 pub(super) fn reader(broker: Arc<dyn Broker>) -> (HistoryReader, HistoryTask) {
     let (sender, requests) = mpsc::channel(QUEUE);
     let reads = Arc::new(AtomicU64::new(0));
-    (HistoryReader { requests: sender, reads: Arc::clone(&reads) }, HistoryTask { requests, broker, reads })
+    let reader = HistoryReader { requests: sender, reads: Arc::clone(&reads) };
+    (reader, HistoryTask { requests, broker, reads, streak: Streak::new("reading histories") })
 }
 
 impl HistoryReader {
@@ -104,14 +108,19 @@ impl HistoryTask {
     pub(super) async fn run(mut self) {
         let mut waiting = Vec::new();
         while self.requests.recv_many(&mut waiting, QUEUE).await > 0 {
-            let next = Instant::now() + INTERVAL;
+            let began = Instant::now();
             self.reads.fetch_add(1, Ordering::Relaxed);
             let answer = self.broker.history(&union(&waiting)).await.map(Replay::new).map(Arc::new);
+            match &answer {
+                Err(error) => self.streak.failed(error),
+                Ok(_) if began.elapsed() > READ_LIMIT => self.streak.failed(&"no answer in time"),
+                Ok(_) => self.streak.worked(),
+            }
             for request in waiting.drain(..) {
                 // The client may have left.
                 let _ = request.reply.send(answer.clone());
             }
-            tokio::time::sleep_until(next).await;
+            tokio::time::sleep_until(began + INTERVAL).await;
         }
     }
 }

@@ -106,7 +106,7 @@ impl Node {
         recovered: Option<bool>,
     ) -> Release {
         let mut release = Release::new(vec![self.hello(id, greeting, recovered)]);
-        release.blocks.extend(gap.map(|reason| self.gap(&ChannelName::jobs(), reason)));
+        release.blocks.extend(gap.map(|reason| self.gap(id, &ChannelName::jobs(), reason)));
         match self.jobs.state(job).await {
             Ok(Some(JobState { status, data, position, .. })) => {
                 let view = View::new(status, &data, position);
@@ -116,8 +116,8 @@ impl Node {
             }
             Ok(None) => {}
             Err(reason) => {
-                tracing::warn!(connection = %id, reason, "a job's stream opens without the state of the job");
-                release.blocks.push(self.gap(&ChannelName::jobs(), GapReason::BrokerInterrupted));
+                tracing::debug!(connection = %id, reason, "a job's stream opens without the state of the job");
+                release.blocks.push(self.gap(id, &ChannelName::jobs(), GapReason::BrokerInterrupted));
             }
         }
         release

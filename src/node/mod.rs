@@ -18,6 +18,7 @@ mod publish;
 mod report;
 mod resume;
 mod spans;
+mod streak;
 mod subscribe;
 mod tally;
 mod topics;
@@ -46,6 +47,7 @@ use jobs::Jobs;
 use passed::Passed;
 use peers::Peers;
 use process::Process;
+use streak::Streak;
 use tally::Tally;
 use vitals::Vitals;
 
@@ -119,6 +121,7 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     interest: Arc<Interest>,
     history: HistoryReader,
+    publishing: Streak,
     jobs: Jobs,
     passed: Arc<Passed>,
     peers: Peers,
@@ -175,6 +178,7 @@ impl Node {
             broker,
             interest,
             history,
+            publishing: Streak::new("publishing"),
             jobs,
             passed,
             peers,

@@ -52,8 +52,12 @@ impl Node {
             return Ok(Vec::new());
         }
         let published = self.broker.publish(&batch).await;
-        if published.is_err() {
-            self.tally.error();
+        match &published {
+            Ok(_) => self.publishing.worked(),
+            Err(error) => {
+                self.tally.error();
+                self.publishing.failed(error);
+            }
         }
         let positions = published?;
         self.tally.published(&batch);

@@ -58,19 +58,19 @@ impl Node {
             Ok(Ok(replay)) => self.replay(id, greeting, after, &replay),
             Ok(Err(error)) => {
                 self.tally.error();
-                tracing::warn!(connection = %id, %error, "cannot read what a client missed; it is told a gap");
+                tracing::debug!(connection = %id, %error, "cannot read what a client missed; it is told a gap");
                 self.gap_everywhere(id, greeting, GapReason::BrokerInterrupted)
             }
             Err(_) => {
                 self.tally.error();
-                tracing::warn!(connection = %id, limit = ?READ_LIMIT, "history takes too long; a client is told a gap");
+                tracing::debug!(connection = %id, limit = ?READ_LIMIT, "history takes too long; a client is told a gap");
                 self.gap_everywhere(id, greeting, GapReason::BrokerInterrupted)
             }
         }
     }
 
     fn replay(&self, id: Uuid, greeting: &Greeting, after: Position, replay: &Replay) -> Release {
-        let gap = |channel| Some(self.gap(channel, replay.history.gap(channel, after)?));
+        let gap = |channel| Some(self.gap(id, channel, replay.history.gap(channel, after)?));
         let gaps: Vec<Block> = greeting.channels.iter().filter_map(gap).collect();
         let mut blocks = vec![self.hello(id, greeting, Some(gaps.is_empty()))];
         blocks.extend(gaps);
@@ -80,13 +80,14 @@ impl Node {
 
     fn gap_everywhere(&self, id: Uuid, greeting: &Greeting, reason: GapReason) -> Release {
         let mut blocks = vec![self.hello(id, greeting, Some(false))];
-        blocks.extend(greeting.channels.iter().map(|channel| self.gap(channel, reason)));
+        blocks.extend(greeting.channels.iter().map(|channel| self.gap(id, channel, reason)));
         Release::new(blocks)
     }
 
     /// Tells one client a gap, and counts it.
-    pub(super) fn gap(&self, channel: &ChannelName, reason: GapReason) -> Block {
+    pub(super) fn gap(&self, id: Uuid, channel: &ChannelName, reason: GapReason) -> Block {
         self.tally.gap(reason);
+        tracing::debug!(connection = %id, %channel, reason = reason.name(), "a client is told a gap");
         control::gap(channel, reason)
     }
 }

@@ -4,6 +4,7 @@
 use tracing::{Span, field};
 
 use crate::protocol::event::Delivery;
+use crate::protocol::position::Position;
 use crate::protocol::request::PublishEvent;
 use crate::trace;
 
@@ -14,6 +15,9 @@ fn count(n: impl TryInto<i64>) -> i64 {
 
 /// Publishing `events`, all of them in one span: they go to Redis in one round trip.
 pub(super) fn send(events: &[PublishEvent]) -> Span {
+    if trace::is_passed_over() {
+        return Span::none();
+    }
     let first = events.first().map_or("", |event| event.channel.as_str());
     tracing::info_span!(
         target: trace::TARGET,
@@ -44,13 +48,14 @@ pub(super) fn admit() -> Span {
 pub(super) fn process(
     delivery: &Delivery,
     subscribers: impl FnOnce() -> u32,
-    now_ms: u64,
+    now_ms: impl FnOnce() -> u64,
     link: bool,
 ) -> Span {
     let published_in = delivery.event.traceparent.as_deref();
-    if published_in.is_some_and(trace::is_unsampled) {
+    if !trace::takes(published_in, link) {
         return Span::none();
     }
+    let lag = |position: Position| count(now_ms().saturating_sub(position.unix_millis()));
     let span = tracing::info_span!(
         target: trace::TARGET,
         "process",
@@ -63,7 +68,7 @@ pub(super) fn process(
         messaging.message.id = delivery.position.map(field::display),
         messaging.message.body.size = count(delivery.event.data.len()),
         fanlight.subscribers = i64::from(subscribers()),
-        fanlight.lag_ms = delivery.position.map(|position| count(now_ms.saturating_sub(position.unix_millis()))),
+        fanlight.lag_ms = delivery.position.map(lag),
     );
     match published_in {
         Some(traceparent) if link => trace::link(&span, traceparent),

@@ -146,8 +146,17 @@ impl Node {
         let (here, met_before) = self.greet(&about);
         let returns = met_before || last_event_id.is_some();
         let expires_at = expires_at.map(|at| self.tick_at(at));
+        let id = Uuid::new_v4();
+        tracing::debug!(
+            connection = %id,
+            %ip,
+            agent = about.user_agent.as_deref(),
+            channels = greeting.channels.len(),
+            returns,
+            "stream admitted"
+        );
         Ok(Attachment {
-            id: Uuid::new_v4(),
+            id,
             greeting,
             last_event_id,
             job,

@@ -102,6 +102,20 @@ pub struct Filter {
     pub channel: Option<ChannelName>,
 }
 
+impl Filter {
+    /// What it filters by, without saying whom: a session is its owner's.
+    pub fn names(&self) -> String {
+        let Self { id, ip, session, channel } = self;
+        let by = [
+            ("id", id.is_some()),
+            ("ip", ip.is_some()),
+            ("session", session.is_some()),
+            ("channel", channel.is_some()),
+        ];
+        by.into_iter().filter_map(|(name, given)| given.then_some(name)).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {

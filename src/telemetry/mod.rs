@@ -3,6 +3,7 @@
 
 mod counting;
 mod log;
+mod sampling;
 mod traces;
 
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -38,7 +39,7 @@ pub fn install(
 ) -> Result<Telemetry, WrongVariable> {
     let traces = Traces::start(instance, variable)?;
     let subscriber = tracing_subscriber::registry()
-        .with(log.map(|style| log::layer(style.filter, style.json)))
+        .with(log.map(|style| log::layer(style, instance)))
         .with(traces.as_ref().map(Traces::layer));
     // An error means that a subscriber is installed already, as in tests.
     let _ = subscriber.try_init();

@@ -23,6 +23,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::counting::{Bounded, Counting, Waiting};
+use super::sampling::Sampling;
 use crate::trace::TARGET;
 
 /// How long the last spans may take at the end of the program.
@@ -45,8 +46,8 @@ const SAMPLERS: [&str; 6] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {problem}")]
 pub struct WrongVariable {
-    name: &'static str,
-    problem: String,
+    pub(super) name: &'static str,
+    pub(super) problem: String,
 }
 
 /// Where spans go.
@@ -147,7 +148,10 @@ impl Traces {
                 with(builder, exporter.map_err(|error| unusable(&error))?, variable)
             }
         };
-        Ok(Some(Self { provider: builder.build(), _runtime: runtime }))
+        Ok(Some(Self {
+            provider: builder.with_sampler(Sampling::install(variable)?).build(),
+            _runtime: runtime,
+        }))
     }
 
     /// Takes the spans of this program and nobody else's: those of the exporter's own HTTP would be exported in turn, for

@@ -18,17 +18,17 @@ use crate::support::wait::check;
 use crate::support::web_proxy::{Kind, WebProxy};
 use crate::support::{Node, RedisServer, Request, eventually, secs};
 
-const SERVER: i32 = 2;
-const CLIENT: i32 = 3;
-const PRODUCER: i32 = 4;
-const CONSUMER: i32 = 5;
+pub(crate) const SERVER: i32 = 2;
+pub(crate) const CLIENT: i32 = 3;
+pub(crate) const PRODUCER: i32 = 4;
+pub(crate) const CONSUMER: i32 = 5;
 
 /// The spans that came, each with the instance that sent it.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+pub(crate) struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
 impl Collector {
-    async fn start() -> (Self, String) {
+    pub(crate) async fn start() -> (Self, String) {
         let collector = Self::default();
         let app = axum::Router::new().fallback(take).with_state(collector.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -38,11 +38,11 @@ impl Collector {
     }
 
     /// The spans of one trace.
-    fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {
+    pub(crate) fn of(&self, trace: &[u8]) -> Vec<(String, Span)> {
         self.0.lock().unwrap().iter().filter(|(_, span)| span.trace_id == trace).cloned().collect()
     }
 
-    fn of_kind(&self, kind: i32) -> Vec<(String, Span)> {
+    pub(crate) fn of_kind(&self, kind: i32) -> Vec<(String, Span)> {
         self.0.lock().unwrap().iter().filter(|(_, span)| span.kind == kind).cloned().collect()
     }
 }
@@ -83,14 +83,14 @@ async fn traced_cluster(redis: &RedisServer, collector: &str, relation: &str) ->
     [start("a").await, start("b").await]
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const PARENT: &str = "b7ad6b7169203331";
+pub(crate) const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+pub(crate) const PARENT: &str = "b7ad6b7169203331";
 
-fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Any> {
+pub(crate) fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Any> {
     span.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?.value.as_ref()
 }
 

@@ -33,12 +33,14 @@ impl Shard {
         let mut stream = match prepare(stream) {
             Ok(stream) => stream,
             // The client has gone; dropping the membership gives everything back.
-            Err(error) => return tracing::debug!(%error, "a socket was lost at the handover"),
+            Err(error) => {
+                return tracing::debug!(connection = %id, %error, "a socket was lost at the handover");
+            }
         };
         if let Err(error) =
             self.poll.registry().register(&mut stream, Token(slot as usize), Interest::READABLE)
         {
-            return tracing::warn!(%error, "cannot watch a socket");
+            return tracing::warn!(connection = %id, %error, "cannot watch a socket");
         }
         self.generation = self.generation.wrapping_add(1);
         let mut connection = Connection::new(stream, framing, id, membership, self.generation, self.now);
@@ -172,7 +174,14 @@ impl Shard {
         let lived_ms = u64::from(lived) * wheel::GRANULARITY.as_millis() as u64;
         self.counters.lived_ms += lived_ms;
         self.counters.lived.record(lived_ms);
-        tracing::debug!(connection = %connection.id, ?cause, "connection ended");
+        tracing::debug!(
+            connection = %connection.id,
+            cause = cause.name(),
+            lived_ms,
+            events = connection.events_sent,
+            bytes = connection.bytes_sent,
+            "connection ended"
+        );
     }
 }
 

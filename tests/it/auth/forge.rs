@@ -18,34 +18,34 @@ use tempfile::NamedTempFile;
 use crate::support::NodeBuilder;
 
 /// Seconds of Unix time.
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// base64url without padding (RFC 7515, section 2).
-pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// `header.payload`, from the texts of both.
-pub(super) fn message(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
+pub(crate) fn message(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
     format!("{}.{}", b64(header), b64(payload))
 }
 
 /// A signed token: the message, and what `sign` makes of it.
-pub(super) fn token(header: &str, payload: impl AsRef<[u8]>, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+pub(crate) fn token(header: &str, payload: impl AsRef<[u8]>, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let message = message(header, payload);
     let signature = sign(message.as_bytes());
     format!("{message}.{}", b64(signature))
 }
 
 /// HMAC-SHA256 with any key.
-pub(super) fn hs256(key: impl AsRef<[u8]>) -> impl Fn(&[u8]) -> Vec<u8> {
+pub(crate) fn hs256(key: impl AsRef<[u8]>) -> impl Fn(&[u8]) -> Vec<u8> {
     hs(hmac::HMAC_SHA256, key)
 }
 
 /// HMAC with any hash.
-pub(super) fn hs(hash: hmac::Algorithm, key: impl AsRef<[u8]>) -> impl Fn(&[u8]) -> Vec<u8> {
+pub(crate) fn hs(hash: hmac::Algorithm, key: impl AsRef<[u8]>) -> impl Fn(&[u8]) -> Vec<u8> {
     let key = hmac::Key::new(hash, key.as_ref());
     move |message| hmac::sign(&key, message).as_ref().to_vec()
 }

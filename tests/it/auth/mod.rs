@@ -3,7 +3,7 @@
 mod addresses;
 mod admin_address;
 mod canary;
-mod forge;
+pub(crate) mod forge;
 mod hostile;
 mod origins;
 mod sessions;

@@ -1,0 +1,174 @@
+//! Which traces there are, and of what: the sampler, the variables that turn tracing off, and what is lost on the way.
+
+use serde_json::json;
+
+use crate::support::node::fanlight;
+use crate::support::wait::check;
+use crate::support::{Node, RedisServer, Request, SseRequest, eventually, secs};
+use crate::traces::{CLIENT, CONSUMER, Collector, PARENT, PRODUCER, SERVER, TRACE, attribute, hex};
+
+fn traceparent(flags: &str) -> String {
+    format!("00-{TRACE}-{PARENT}-{flags}")
+}
+
+/// A node on `redis` that exports to `collector` and goes within a moment; at its end it has sent all of its spans.
+async fn traced(redis: &RedisServer, collector: &str, settings: &[(&str, &str)]) -> Node {
+    let always = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
+        ("FANLIGHT_DRAIN", "0s"),
+        ("FANLIGHT_MAX_PER_IP", "1000"),
+    ];
+    Node::start(redis, &[&always, settings].concat()).await
+}
+
+async fn end(mut node: Node) {
+    node.terminate();
+    assert_eq!(node.exit(secs(20)).await.code(), Some(0));
+}
+
+/// Publishes so many events into Redis with this `traceparent`, and waits until they have arrived.
+async fn publish(redis: &RedisServer, node: &Node, count: usize, traceparent: Option<&str>) {
+    let mut client = node.subscribe("/stream").await;
+    let mut publisher = redis.publisher();
+    let payload = json!({ "event": "e", "data": 1, "traceparent": traceparent }).to_string();
+    for _ in 0..count {
+        publisher.publish("jobs", payload.as_bytes()).await.unwrap();
+    }
+    for _ in 0..count {
+        client.expect("e").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_is_a_quarter_and_what_others_sample_is_followed() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let quarter = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.25")];
+    let node = traced(&redis, &url, &quarter).await;
+    publish(&redis, &node, 400, None).await;
+    publish(&redis, &node, 10, Some(&traceparent("01"))).await;
+    publish(&redis, &node, 10, Some(&traceparent("00"))).await;
+    end(node).await;
+    let events = collector.of_kind(CONSUMER).len();
+    let followed = collector.of(&hex(TRACE)).len();
+    // 100 of 400 with a standard deviation of 8.7; drawn twice it would be 25.
+    assert!((50..=150).contains(&(events - followed)), "{events}");
+    assert_eq!(followed, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_turned_off_exports_nothing() {
+    for settings in [
+        &[("OTEL_TRACES_SAMPLER", "always_off")],
+        &[("OTEL_SDK_DISABLED", "true")],
+        &[("OTEL_TRACES_EXPORTER", "none")],
+    ] {
+        let redis = RedisServer::start().await;
+        let (collector, url) = Collector::start().await;
+        let node = traced(&redis, &url, settings).await;
+        publish(&redis, &node, 5, Some(&traceparent("01"))).await;
+        node.publish("jobs", "e", &json!(1)).await;
+        end(node).await;
+        let spans = [SERVER, CLIENT, PRODUCER, CONSUMER].map(|kind| collector.of_kind(kind).len());
+        assert_eq!(spans, [0; 4], "{settings:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_ends_with_its_head_and_redis_is_in_the_trace_of_who_asked() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let node = traced(&redis, &url, &[("OTEL_BSP_SCHEDULE_DELAY", "100")]).await;
+    let request = SseRequest::new("/stream").header("traceparent", &traceparent("01"));
+    let mut client = request.open(node.addr()).await;
+    client.next_event(secs(10)).await.unwrap();
+    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
+    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
+    assert_eq!(node.send(&post).await.status(), 202);
+    client.expect("e").await;
+    let spans = eventually("a request with its question, another with its command", secs(20), async || {
+        let spans: Vec<_> = collector.of(&hex(TRACE)).into_iter().map(|(_, span)| span).collect();
+        let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+        let all = ["GET /stream", "admit", "POST /api/events", "send jobs", "process jobs"];
+        check(all.iter().all(|name| names.contains(name)), format!("{names:?}"))?;
+        Ok::<_, String>(spans)
+    })
+    .await;
+    let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
+    let (stream, admit, send) = (named("GET /stream"), named("admit"), named("send jobs"));
+    // The stream is still open.
+    assert!(stream.end_time_unix_nano > stream.start_time_unix_nano);
+    assert_eq!((admit.kind, &admit.parent_span_id), (CLIENT, &stream.span_id));
+    let commands: Vec<_> =
+        spans.iter().filter(|span| span.parent_span_id == send.span_id && span.kind == CLIENT).collect();
+    assert!(!commands.is_empty());
+    let text =
+        |text: &str| opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(text.to_owned());
+    for command in commands.iter().copied().chain([admit]) {
+        assert_eq!(attribute(command, "db.system.name"), Some(&text("redis")), "{command:?}");
+        assert!(attribute(command, "db.operation.name").is_some(), "{command:?}");
+    }
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_not_sampled_tells_the_nodes_so() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let nodes = [traced(&redis, &url, &[]).await, traced(&redis, &url, &[]).await];
+    let mut client = nodes[1].subscribe("/stream").await;
+    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
+    for flags in ["00", "01"] {
+        let post = Request::post("/api/events", &body).header("traceparent", &traceparent(flags));
+        assert_eq!(nodes[0].send(&post).await.status(), 202);
+        client.expect("e").await;
+    }
+    drop(client);
+    for node in nodes {
+        end(node).await;
+    }
+    let count = |kind| collector.of_kind(kind).iter().filter(|(_, span)| span.trace_id == hex(TRACE)).count();
+    assert_eq!((count(SERVER), count(PRODUCER), count(CONSUMER)), (1, 1, 2));
+    assert_eq!(
+        collector.of_kind(CONSUMER).len(),
+        2,
+        "no trace of their own for the event that was not sampled"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_nobody_takes_are_counted_and_told_once() {
+    let redis = RedisServer::start().await;
+    let node = traced(&redis, "http://127.0.0.1:1", &[("OTEL_BSP_SCHEDULE_DELAY", "50")]).await;
+    eventually("they are counted", secs(20), async || {
+        node.publish("jobs", "e", &json!(1)).await;
+        let page = node.get("/metrics").await.text();
+        let dropped = page.lines().find_map(|line| line.strip_prefix("fanlight_spans_dropped_total "));
+        let dropped: u64 = dropped.unwrap().parse().unwrap();
+        check(dropped > 20, dropped)
+    })
+    .await;
+    assert_eq!(node.log().matches("spans cannot be exported").count(), 1, "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_gets_spans_and_a_wrong_variable_is_named() {
+    let node = Node::builder().start().await;
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = fanlight();
+        command.args(["publish", "jobs", "1", "--url", &node.url()]).envs(variables.iter().copied());
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    let printed = run(&[("OTEL_TRACES_EXPORTER", "console")]).await.unwrap();
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.status.success() && text.contains("send"), "{text}");
+    let wrong = [
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+    ];
+    let refused = run(&wrong).await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("OTEL_TRACES_SAMPLER_ARG is \"2\"; allowed: 0 to 1"), "{said}");
+}
