@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FANLIGHT = ROOT / "target/release/fanlight"
 RIVALS = ROOT / "target/bench-servers/release"
 SERVER_CORE, CLIENT_CORE = "0", "1"
+# Of an event published in Redis; `fanlight bench` puts its data in.
+PAYLOAD = '{"event":"bench","data":{data}}'
 
 # Without this a SIGTERM would end us with the processes still there.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -76,9 +78,9 @@ def redis():
 
 
 @contextlib.contextmanager
-def server(name, redis_port, wrapper=()):
-    """Runs a server (Fanlight under `wrapper`, like valgrind); yields its process id, its stream's URL, and how
-    `fanlight bench` publishes to it."""
+def server(name, redis_port, wrapper=(), variables=None, payload=PAYLOAD):
+    """Runs a server (Fanlight under `wrapper`, like valgrind, with more `variables` and for events of `payload`); yields its
+    process id, its stream's URL, and how `fanlight bench` publishes to it."""
     port, redis_url = free_port(), f"redis://127.0.0.1:{redis_port}"
     listen = f"127.0.0.1:{port}"
     base = f"http://{listen}"
@@ -90,9 +92,9 @@ def server(name, redis_port, wrapper=()):
         with process(SERVER_CORE, [RIVALS / "axum-sse", listen, redis_url, "bench"], port) as child:
             yield child.pid, f"{base}/stream", by_redis
     elif name == "fanlight":
-        with process(SERVER_CORE, [*wrapper, FANLIGHT, "serve"], port, env=settings(listen, redis_url)) as child:
+        environment = settings(listen, redis_url) | (variables or {})
+        with process(SERVER_CORE, [*wrapper, FANLIGHT, "serve"], port, env=environment) as child:
             await_ready(base)
-            payload = '{"event":"bench","data":{data}}'
             publish = ["--publish-redis", redis_url, "--publish-channel", "fanlight:bench", "--publish-body", payload]
             yield child.pid, f"{base}/api/sse/stream?channels=bench", publish
     elif name == "durable":
