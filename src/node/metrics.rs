@@ -1,4 +1,4 @@
-//! What the node counts and measures, in the text of OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+//! What the node counts and measures, as text.
 //!
 //! The numbers are those of the statistics, of the self-watch and of whoever measures, put together when they are asked
 //! for. No channel, address or session is a label, so the number of series does not grow with use. docs/telemetry.md has the
@@ -11,11 +11,12 @@ use crate::cluster::Metrics;
 use crate::hub::Counters;
 use crate::protocol::latency::RoundTrips;
 use crate::trace;
+pub use page::MetricsFormat;
 use page::{Latencies, Page};
 
 impl Node {
-    /// This node's metrics as a page of OpenMetrics text.
-    pub async fn metrics(&self) -> String {
+    /// This node's metrics as a page of text.
+    pub async fn metrics(&self, format: MetricsFormat) -> String {
         let mut page = Page::new();
         let counters = self.counters().await;
         let stats = self.own_stats().await;
@@ -27,7 +28,7 @@ impl Node {
         self.shards(&mut page, &counters);
         self.broker_and_limits(&mut page);
         self.itself(&mut page, stats.metrics.uptime_ms);
-        page.text()
+        page.text(format)
     }
 
     fn events(&self, page: &mut Page, totals: &Metrics, counters: &Counters) {

@@ -55,6 +55,7 @@ pub use crate::admission::{Refusal as LimitMet, TrustedProxies};
 pub use crate::cluster::Stats;
 pub use connections::{ConnectionPage, Kicked};
 pub use jobs::{JobRefusal, JobsOverview};
+pub use metrics::MetricsFormat;
 pub use peers::{PeersUnreachable, nudge};
 pub use publish::PublishRefusal;
 pub use subscribe::{Attachment, Client, Socket, SubscribeRequest};

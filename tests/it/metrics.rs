@@ -7,14 +7,11 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::support::wait::check;
-use crate::support::{Node, RedisServer, Swarm, eventually, secs};
+use crate::support::{Node, RedisServer, Request, Swarm, eventually, secs};
 
 /// The names after `# TYPE`, as the documentation writes them.
 fn told(page: &str) -> BTreeSet<String> {
-    let family = |line: &str| {
-        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
-        Some(if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
-    };
+    let family = |line: &str| Some(line.strip_prefix("# TYPE ")?.split_once(' ')?.0.to_owned());
     page.lines().filter_map(family).collect()
 }
 
@@ -24,8 +21,6 @@ async fn every_metric_is_documented_and_every_documented_one_is_told() {
     // A family without members is not told: one refusal, so that there is one of them.
     assert_eq!(node.get("/nowhere").await.status(), 404);
     let answer = node.get("/metrics").await;
-    let kind = answer.head.get("content-type").unwrap();
-    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
     let text = include_str!("../../docs/telemetry.md");
     let documented: BTreeSet<String> = text
         .lines()
@@ -59,7 +54,15 @@ async fn prometheus_accepts_it_under_load_and_the_series_do_not_grow_with_use() 
     for swarm in &swarms {
         swarm.each_has(1, "e", secs(10)).await;
     }
+    let mut publisher = redis.publisher();
+    let load = tokio::spawn(async move {
+        loop {
+            publisher.publish("public:7", br#"{"event":"load","data":{}}"#).await.unwrap();
+        }
+    });
+    swarms[7].each_has(100, "load", secs(10)).await;
     let (after, page) = series().await;
+    load.abort();
     assert_eq!(before, after);
     assert!(page.contains("fanlight_connections 200"), "{page}");
     let mut promtool = Command::new("promtool")
@@ -69,14 +72,27 @@ async fn prometheus_accepts_it_under_load_and_the_series_do_not_grow_with_use() 
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool; run `make test-deps`");
-    // promtool reads the older text format, in which a counter's type stands before the name with its ending.
-    let counters: Vec<&str> =
-        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
-    let older: String = page.lines().map(|line| format!("{}\n", as_text_format(line, &counters))).collect();
-    promtool.stdin.take().unwrap().write_all(older.as_bytes()).unwrap();
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_gets_openmetrics_and_who_asks_for_nothing_the_format_that_every_tool_reads() {
+    let node = Node::builder().start().await;
+    let plain = node.get("/metrics").await;
+    assert_eq!(plain.head.get("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let open = node.send(&Request::get("/metrics").header("Accept", accept)).await;
+    let kind = open.head.get("content-type").unwrap();
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+    assert!(open.text().ends_with("# EOF\n"));
+    let series = |page: String| {
+        let lines = page.lines().filter(|line| !line.starts_with('#')).map(str::to_owned);
+        lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(series(plain.text()), series(open.text()));
 }
 
 /// The value of a series; 0 when it is not told.
@@ -143,15 +159,6 @@ async fn a_redis_that_is_away_shows_in_failed_renewals_and_commands() {
     .await;
 }
 
-fn as_text_format(line: &str, counters: &[&str]) -> String {
-    let words: Vec<&str> = line.splitn(4, ' ').collect();
-    match words[..] {
-        ["#", word, name, rest] if counters.contains(&name) => format!("# {word} {name}_total {rest}"),
-        ["#", "EOF"] => String::new(),
-        _ => line.to_owned(),
-    }
-}
-
 fn promtool(arguments: &[&str]) {
     let output = Command::new("promtool").args(arguments).output().expect("promtool; run `make test-deps`");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -164,11 +171,13 @@ fn the_rules_are_good_alert_when_they_should_and_have_a_runbook() {
     promtool(&["check", "rules", "monitoring/prometheus/rules/fanlight.yml"]);
     promtool(&["test", "rules", "monitoring/prometheus/tests/fanlight.yml"]);
     let rules = include_str!("../../monitoring/prometheus/rules/fanlight.yml");
+    let tests = include_str!("../../monitoring/prometheus/tests/fanlight.yml");
     let runbook = include_str!("../../docs/operations.md");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 9);
     for alert in alerts {
         assert!(runbook.contains(&format!("### {alert}\n")), "no section of {alert} in docs/operations.md");
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is not tested");
         let anchor = format!("#{}", alert.to_lowercase());
         assert!(rules.contains(&anchor), "{alert} has no runbook_url with {anchor}");
     }

@@ -1,5 +1,6 @@
 //! A page of metrics: numbers that somebody else has counted, put into a registry for one answer.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode_registry;
@@ -13,6 +14,25 @@ use prometheus_client::registry::Registry;
 use crate::protocol::latency::Latency;
 
 type Labels = Vec<(&'static str, String)>;
+
+/// How a page of metrics is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+    OpenMetrics,
+    /// Prometheus' text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    Prometheus,
+}
+
+impl MetricsFormat {
+    /// Its media type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// The registry of one answer.
 pub(super) struct Page(Registry);
@@ -71,13 +91,32 @@ impl Page {
         self.0.register(name, help, latency.into());
     }
 
-    /// The page as OpenMetrics text.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, format: MetricsFormat) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode_registry(&mut text, &self.0);
-        text + "# EOF\n"
+        match format {
+            MetricsFormat::OpenMetrics => text + "# EOF\n",
+            MetricsFormat::Prometheus => with_endings(&text),
+        }
     }
+}
+
+/// The head of a counter bears its whole name in Prometheus' format, and in OpenMetrics the name without `_total`.
+fn with_endings(text: &str) -> String {
+    let counter = |line: &'_ str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
+    let counters: HashSet<String> = text.lines().filter_map(counter).collect();
+    let mut page = String::with_capacity(text.len() + 12 * counters.len());
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", word, name, rest] if counters.contains(name) => {
+                page.extend(["# ", word, " ", name, "_total ", rest, "\n"]);
+            }
+            _ => page.extend([line, "\n"]),
+        }
+    }
+    page
 }
 
 /// Histograms that are counted already, which the library's own cannot hold.
@@ -129,7 +168,7 @@ mod tests {
             "B",
             Latencies::ByLabel("since", vec![("x", latency), ("y", Latency::default())]),
         );
-        let text = page.text();
+        let text = page.text(MetricsFormat::OpenMetrics);
         for line in [
             "fanlight_a_seconds_bucket{le=\"0.00025\"} 0",
             "fanlight_a_seconds_bucket{le=\"0.0005\"} 3",
@@ -141,5 +180,19 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn a_counter_s_head_has_its_ending_where_the_format_wants_it() {
+        let mut page = Page::new();
+        page.counter("a", "Of a counter", 7);
+        page.gauge("b", "Of a gauge", 1.0);
+        let open = page.text(MetricsFormat::OpenMetrics);
+        assert!(open.starts_with("# HELP fanlight_a Of") && open.ends_with("# EOF\n"), "{open}");
+        assert_eq!(
+            page.text(MetricsFormat::Prometheus),
+            "# HELP fanlight_a_total Of a counter.\n# TYPE fanlight_a_total counter\nfanlight_a_total 7\n\
+             # HELP fanlight_b Of a gauge.\n# TYPE fanlight_b gauge\nfanlight_b 1.0\n"
+        );
     }
 }
