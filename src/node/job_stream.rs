@@ -1,10 +1,9 @@
 //! The stream of one job: where it stands, then its events under names of their own, closed after the terminal one.
 
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Node;
-use super::resume::{READ_LIMIT, Release};
+use super::resume::Release;
 use super::subscribe::Greeting;
 use crate::hub::ConnectionKey;
 use crate::jobs::{JobState, JobUpdate, Place, Status};
@@ -74,8 +73,7 @@ impl Node {
     /// What the job did after `after`; where that is not known, a gap and where the job stands.
     async fn missed_of_job(&self, id: Uuid, greeting: &Greeting, job: &Key, after: Position) -> Release {
         let jobs = ChannelName::jobs();
-        let read = timeout(READ_LIMIT, self.history.read(greeting.channels.clone(), after)).await;
-        let Ok(Ok(replay)) = read else {
+        let Ok(replay) = self.missed(&greeting.channels, after).await else {
             return self
                 .state_of_job(id, greeting, job, Some(GapReason::BrokerInterrupted), Some(false))
                 .await;

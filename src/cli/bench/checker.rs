@@ -117,6 +117,14 @@ impl StreamChecker {
         self.gap = true;
     }
 
+    /// A `gap` `history_lost` was announced: events from before it may be missing wherever they were. While one Redis takes
+    /// over from another, what was published on the new one may belong before what came from the old one.
+    pub fn history_lost(&mut self) {
+        self.announced.0.append(&mut self.silent.0);
+        self.announced.0.sort_unstable_by_key(|range| range.start);
+        self.gap();
+    }
+
     /// Whether event `n` or a later one has arrived.
     pub const fn is_beyond(&self, n: u64) -> bool {
         self.next > n
@@ -240,6 +248,21 @@ mod tests {
             (2, 4),
             "a gap at the end excuses the rest"
         );
+    }
+
+    #[test]
+    fn a_lost_history_excuses_what_is_missing_from_before_it_as_well() {
+        let mut checker = Checker::new(1, 0);
+        (0..10).for_each(|n| checker.acknowledge(n));
+        let stream = &mut checker.streams[0];
+        stream.receive(1);
+        stream.receive(4);
+        stream.history_lost();
+        stream.receive(6);
+        stream.receive(8);
+        assert_eq!((checker.verdict().lost, checker.verdict().announced), (2, 1 + 2 + 1));
+        checker.streams[0].receive(2);
+        assert_eq!((checker.verdict().announced, checker.verdict().out_of_order), (3, 1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod storm;
 
 use fanlight::cli::bench::checker::Verdict;
 
-use crate::support::resuming::{Balancer, Resuming};
+use crate::support::resuming::{Balancer, Resuming, Unacknowledged};
 use crate::support::{Node, RedisServer, full, secs};
 
 const CLIENTS: usize = 200;
@@ -32,7 +32,7 @@ impl World {
         all.extend_from_slice(settings);
         let nodes = Node::cluster(redis, 3, &all).await;
         let balancer = Balancer::new(nodes.iter().map(Node::addr));
-        let clients = Resuming::start(balancer.clone(), CLIENTS, haste).await;
+        let clients = Resuming::start(balancer.clone(), CLIENTS, haste, Unacknowledged::Again).await;
         // What was published on a channel that had no durable event yet cannot be known: an interruption before the first
         // is told.
         clients.all_current(secs(20)).await;

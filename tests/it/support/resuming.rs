@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fanlight::cli::bench::checker::{Checker, Verdict};
+use fanlight::cli::bench::checker::{Checker, Receipt, Verdict};
 use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::task::{AbortHandle, JoinSet};
@@ -45,6 +45,15 @@ impl Balancer {
     }
 }
 
+/// What becomes of a batch that was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unacknowledged {
+    /// It is published again, with the same keys.
+    Again,
+    /// It is left. For a Redis that may forget the keys of what it has delivered, as a failover does.
+    Left,
+}
+
 /// What is known of one client beside what it received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
@@ -61,6 +70,7 @@ struct Shared {
     returns: Mutex<Vec<Instant>>,
     /// By how much the pauses that the server asks for are divided.
     haste: u32,
+    unacknowledged: Unacknowledged,
     published: AtomicU64,
 }
 
@@ -76,13 +86,19 @@ pub(crate) struct Resuming {
 impl Resuming {
     /// Opens `count` clients and begins to publish when all are there. Pauses are `haste` times shorter than the server asks
     /// for.
-    pub(crate) async fn start(balancer: Balancer, count: usize, haste: u32) -> Self {
+    pub(crate) async fn start(
+        balancer: Balancer,
+        count: usize,
+        haste: u32,
+        unacknowledged: Unacknowledged,
+    ) -> Self {
         let shared = Arc::new(Shared {
             balancer,
             checker: Mutex::new(Checker::new(count, 0)),
             standings: (0..count).map(|_| Mutex::default()).collect(),
             returns: Mutex::default(),
             haste,
+            unacknowledged,
             published: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
@@ -205,11 +221,19 @@ impl Shared {
                 Some("connected") => self.standings[index].lock().unwrap().at = Some(node),
                 Some("gap") => {
                     self.standings[index].lock().unwrap().gaps += 1;
-                    self.checker.lock().unwrap().streams[index].gap();
+                    let stream = &mut self.checker.lock().unwrap().streams[index];
+                    match block.json()["reason"].as_str() {
+                        Some("history_lost") => stream.history_lost(),
+                        _ => stream.gap(),
+                    }
                 }
                 Some("numbered") => {
                     let n = block.json()["n"].as_u64().unwrap();
-                    self.checker.lock().unwrap().streams[index].receive(n);
+                    let receipt = self.checker.lock().unwrap().streams[index].receive(n);
+                    if receipt != Receipt::InOrder {
+                        let (id, before) = (&block.id, &position);
+                        println!("client {index} of {node}: {n} is {receipt:?}, {id:?} after {before:?}");
+                    }
                 }
                 _ => {}
             }
@@ -219,8 +243,7 @@ impl Shared {
         }
     }
 
-    /// Publishes until told to stop. A batch that was not acknowledged is published again, with the same keys, wherever the
-    /// balancer sends it.
+    /// Publishes until told to stop, wherever the balancer sends it.
     async fn publish(self: Arc<Self>, stop: Arc<AtomicU64>) {
         let run: u64 = rand::rng().random();
         let mut ticks = interval(PERIOD);
@@ -235,13 +258,22 @@ impl Shared {
                 })
                 .collect();
             let request = Request::post("/api/events", &Value::Array(batch));
-            while !request.send(self.balancer.pick()).await.is_ok_and(|answer| answer.status() == 202) {
-                sleep(Duration::from_millis(20)).await;
+            if self.is_acknowledged(&request).await {
+                let mut checker = self.checker.lock().unwrap();
+                (next..next + BATCH).for_each(|n| checker.acknowledge(n));
             }
-            let mut checker = self.checker.lock().unwrap();
-            (next..next + BATCH).for_each(|n| checker.acknowledge(n));
             next += BATCH;
             self.published.store(next, Ordering::Relaxed);
         }
+    }
+
+    async fn is_acknowledged(&self, request: &Request) -> bool {
+        while !request.send(self.balancer.pick()).await.is_ok_and(|answer| answer.status() == 202) {
+            if self.unacknowledged == Unacknowledged::Left {
+                return false;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Sentinels {
     ports: Vec<u16>,
     sentinels: Vec<(u16, Process)>,
     stopped: Vec<Process>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Sentinels {
@@ -45,7 +45,7 @@ impl Sentinels {
         let sentinels: Vec<_> = (0..3).map(|_| sentinel(&dir, master.addr().port())).collect();
         let ports = sentinels.iter().map(|(port, _)| *port).collect();
         let servers = vec![master, replica];
-        let this = Self { servers, master: 0, ports, sentinels, stopped: Vec::new(), _dir: dir };
+        let this = Self { servers, master: 0, ports, sentinels, stopped: Vec::new(), dir };
         this.replicate().await;
         for (port, _) in &this.sentinels {
             eventually("a sentinel knows the others", secs(20), async || {
@@ -96,9 +96,10 @@ impl Sentinels {
             }
         }
         let port = self.servers[next].addr().port().to_string();
-        eventually("the replica is the master", secs(30), async || {
+        // When two sentinels both want to lead the failover neither does, and they wait for six seconds.
+        eventually("the replica is the master", secs(60), async || {
             let named = ask(self.one_sentinel(), &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]).await;
-            check(named.lines().nth(1) == Some(&port), named.replace('\n', " "))?;
+            check(named.lines().nth(1) == Some(&port), self.last_words())?;
             let role = self.servers[next].cli(&["ROLE"]).await;
             check(role.starts_with("master"), role.replace('\n', " "))
         })
@@ -144,6 +145,15 @@ impl Sentinels {
             Ok::<(), String>(())
         })
         .await;
+    }
+
+    /// The ends of the sentinels' logs.
+    fn last_words(&self) -> String {
+        let log = |port: &u16| {
+            std::fs::read_to_string(self.dir.path().join(format!("{port}.log"))).unwrap_or_default()
+        };
+        let end = |port| log(port).lines().rev().take(12).map(|line| format!("\n{line}")).collect::<String>();
+        self.ports.iter().map(end).collect::<Vec<_>>().join("\n--")
     }
 
     fn one_sentinel(&self) -> u16 {
