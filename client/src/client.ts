@@ -31,8 +31,8 @@ export interface Client<E extends EventMap = Events> {
   /**
    * Calls `listener` for every event of a type.
    *
-   * @param type - an event type; `*` for all that come; or `state`, for changes of the connection's state (a published
-   *   event of that name reaches `*` only)
+   * @param type - an event type; `*` for all that come; or one of the client's own: `state`, for changes of the connection's
+   *   state, and `degraded` (a published event of such a name reaches `*` only)
    * @returns takes it back
    */
   on<K extends EventName<E>>(type: K, listener: Listener<E, K>, options?: SignalOption): () => void;
@@ -49,6 +49,8 @@ export interface Client<E extends EventMap = Events> {
   subscribe(channel: string, options?: SignalOption): () => void;
   /** Takes one {@link Client.subscribe} of this channel back. */
   unsubscribe(channel: string): void;
+  /** Tells the listeners on this page, as {@link watchHealth} does with `degraded`. Nothing is sent. */
+  emit(type: string, data: unknown): void;
   /** Connects, and stays connected until {@link Client.close}. Does nothing when it is already so. */
   connect(): void;
   /** Ends the connection; `connect()` starts again from the last position. */
@@ -58,8 +60,8 @@ export interface Client<E extends EventMap = Events> {
 /** A client with any map of events, for functions that work with every client. (`any`: the map stands in argument positions.) */
 export type AnyClient = Client<any>;
 
-/** What the client says itself: see {@link LocalEvents}, and `*`. */
-const OWN = /^(state|\*)$/;
+/** What the client says itself: see {@link LocalEvents}. */
+const OWN = /^(state|degraded|\*)$/;
 
 /**
  * Makes a client. It connects when {@link Client.connect} is called.
@@ -79,7 +81,7 @@ export function createClient<E extends EventMap = Events>(options: ClientOptions
   let running: AbortController | undefined;
 
   /** An exception in one listener is reported by the platform and does not keep the event from the others. */
-  const emit = (type: string, data: unknown): unknown => target.dispatchEvent(new MessageEvent(type, { data }));
+  const emit = (type: string, data: unknown): void => void target.dispatchEvent(new MessageEvent(type, { data }));
 
   const update = (): void => {
     const channels = new Set([...wants].map(({ channel }) => channel));
@@ -142,6 +144,7 @@ export function createClient<E extends EventMap = Events>(options: ClientOptions
 
   const client: Client<E> = {
     options,
+    emit,
     get state() {
       return status.state;
     },

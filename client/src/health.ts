@@ -32,12 +32,11 @@ export interface HealthMonitor {
 }
 
 /**
- * Watches a client's connection. In a tab that shares another tab's connection, the numbers are of that connection since
- * the watch began.
- *
- * @param onDegraded - is told the numbers whenever the reasons in `degraded` change; when they are empty, it is well again
+ * Watches a client's connection, and makes the client's event `degraded` of it: the numbers, whenever the reasons in them
+ * change; when there are none, it is well again. In a tab that shares another tab's connection, the numbers are of that
+ * connection since the watch began.
  */
-export function watchHealth(client: AnyClient, onDegraded?: (health: Health) => void): HealthMonitor {
+export function watchHealth(client: AnyClient): HealthMonitor {
   const messages = createRate();
   const errors = createRate();
   let latencyMs = 0;
@@ -62,7 +61,7 @@ export function watchHealth(client: AnyClient, onDegraded?: (health: Health) => 
     if (health.degraded.length) timer = setTimeout(judge, JUDGE_MS);
     if (verdict === health.degraded.join()) return;
     verdict = health.degraded.join();
-    onDegraded?.(health);
+    client.emit("degraded", health);
   };
 
   const offs = [

@@ -118,18 +118,16 @@ export function createLink(config: Config, say: (report: Report) => void, positi
 
   const receive = (event: RawEvent): void => {
     const { type } = event;
-    if (type !== "bye" && type !== "limit") {
-      if (!openedAt) {
-        openedAt = Date.now();
-        watch();
-        set("open", { channels, latencyMs: openedAt - startedAt });
-      }
-      return say({ event });
+    const control = /^(bye|limit)$/.test(type);
+    if (!control && !openedAt) {
+      openedAt = Date.now();
+      watch();
+      set("open", { channels, latencyMs: openedAt - startedAt });
     }
     const current = stream;
     say({ event });
     // A listener may have stopped or changed us.
-    if (stream !== current) return;
+    if (!control || stream !== current) return;
     const data = Object(parseData(event.data)) as Partial<Bye & Limit>;
     lost({ reason: data.reason ?? data.code ?? type, retryMs: data.retryMs, final: data.reconnect === false });
   };

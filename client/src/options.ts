@@ -64,16 +64,12 @@ export function randomId(): string {
 
 /** The browser profile's session token: from localStorage, or new. */
 function storedSession(platform: Platform): string {
-  const fresh = randomId();
   try {
-    const storage = platform.localStorage!;
-    const kept = storage.getItem(SESSION_KEY);
-    if (kept) return kept;
-    storage.setItem(SESSION_KEY, fresh);
+    return (platform.localStorage![SESSION_KEY] ||= randomId()) as string;
   } catch {
-    // Storage is switched off, full, or absent (a server): this token lives as long as the page.
+    // Storage is switched off, full, or absent (a server): this token lives as long as the client.
+    return randomId();
   }
-  return fresh;
 }
 
 /** Fills in. */

@@ -18,7 +18,7 @@ const MISSES = 2;
 /** After a final end the lock stays so long, or the next tab could lead before it hears that it is over for all. */
 const LINGER_MS = 1_000;
 
-/** What a tab wants. `join`: it follows nobody yet. */
+/** What a tab wants. `join`: it does not hear this term yet. */
 interface Wish {
   want: Want;
   join: boolean;
@@ -135,20 +135,17 @@ class SharedSource implements Source {
     if (term < this.#era || (to && to !== this.#id)) return;
     // While we hold the lock, a newer term can only mean that it was stolen from us, and the lock itself will tell.
     if (this.#term) return;
-    const followed = this.#joined && term > this.#era;
-    // A newcomer joins with the answer, which brings what it missed, and not before.
-    if (lead || to) {
+    // To a term that begins, and to one whose beginning we missed, we are new: who comes late to it (we were frozen) must not
+    // hear its present before what it missed.
+    const fresh = lead || (to && this.#joined && term > this.#era);
+    if (fresh || to) {
       this.#era = term;
-      this.#joined = true;
+      this.#joined = !fresh;
     }
+    if (fresh) return this.#tell();
+    // A newcomer joins with the answer, which brings what it missed, and not before.
     if (!this.#joined || term > this.#era) return;
     this.#misses = 0;
-    if (lead) return this.#tell();
-    // An answer from a term whose beginning we missed: we are new there.
-    if (followed) {
-      this.#joined = false;
-      return this.#tell();
-    }
     if (report) this.say(report);
   }
 

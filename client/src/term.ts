@@ -83,10 +83,8 @@ export class Term {
     if (!known && !awaited && from !== this.self) this.#watch(from);
     if (!this.#link) return this.#answered();
     if (from !== this.self) this.tell(join && this.#change ? { change: this.#change } : undefined, from);
-    // A newcomer heard nothing of this term yet. Who answers our call too late heard all of it, but may have missed the end
-    // of the term before.
+    // It heard nothing of this term yet: a newcomer, or one that answers our call too late.
     if (join) this.#catchUp(from, want.position);
-    else if (!known && behind(want.position, this.#base)) this.#rewind(from, want.position);
     this.#update();
     if (wake) this.wake(wake);
     // Our timers may be throttled because nobody sees us; somebody sees the one who asks.
@@ -177,7 +175,8 @@ export class Term {
     if (!position && this.#hello) return this.tell({ event: { ...this.#hello, id: this.#newest } }, tab);
     if (!behind(position, this.#newest)) return;
     const from = this.#recent.findIndex(({ id }) => id === position);
-    if (from < 0) return this.#rewind(tab, position);
+    // Who is where we began needs all of this term: that is there until the oldest of it is dropped.
+    if (from < 0 && (position !== this.#base || this.#recent.length === RECENT)) return this.#rewind(tab, position);
     for (const event of this.#recent.slice(from + 1)) this.tell({ event }, tab);
   }
 

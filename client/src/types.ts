@@ -129,6 +129,8 @@ export interface Refused {
 /** What the client says itself, by event type. */
 export interface LocalEvents {
   state: StateChange;
+  /** With {@link watchHealth}: the numbers, whenever the reasons in `degraded` change; when there are none, it is well again. */
+  degraded: Health;
   /** Every event from the server, the control events too; its data is the event. */
   "*": FanlightEvent;
 }

@@ -14,7 +14,8 @@ beforeEach(() => {
   server = new FakeServer();
   client = createClient({ share: false, session: "s", platform: { fetch: server.fetch } });
   verdicts = [];
-  health = watchHealth(client, ({ degraded }) => verdicts.push(degraded.join()));
+  client.on("degraded", ({ data }) => verdicts.push(data.degraded.join()));
+  health = watchHealth(client);
   client.connect();
 });
 afterEach(() => {

@@ -396,7 +396,8 @@ describe("whatever happens", () => {
     return tabs;
   }
 
-  it.each(upTo(25))("every tab hears a row without holes or repetitions (seed %i)", async (seed) => {
+  // In 67 a tab answers a new leader too late: it must not hear the present before what it missed.
+  it.each([...upTo(25), 67])("every tab hears a row without holes or repetitions (seed %i)", async (seed) => {
     for (const { heard, killed } of await ordeal(seed, 40)) {
       expect(heard).toEqual(heard.length ? upTo(heard.at(-1)! + 1).slice(heard[0]) : []);
       if (!killed) expect(heard.at(-1)).toBe(cluster.history.length - 1);

@@ -88,7 +88,7 @@ describe("every durable event reaches the page once", { concurrency: true }, () 
     const victim = cluster.nodes.find(({ id }) => id === busiest);
     await victim.kill();
     const broken = ({ logs }) => logs.filter(({ states }) => states.some(({ reason }) => reason === "network"));
-    await until("its clients have noticed", async () => broken(await logsOf(crowd)).length === count(nodes, busiest));
+    await until("its clients have noticed", async () => broken(await logsOf(crowd)).length >= count(nodes, busiest));
     // The dead node's places are taken until its lease ends.
     await Promise.all([page, crowd].map((each) => untilOpen(each, 40_000)));
     const killed = broken(await logsOf(crowd)).map(waitsOf);

@@ -22,7 +22,7 @@ export class FakeBrowser {
   readonly held = new Map<string, Request>();
   readonly queue: Request[] = [];
   readonly tabs: FakeTab[] = [];
-  readonly storage = new Map<string, string>();
+  readonly storage = {} as Storage;
 
   constructor(
     readonly server: FakeServer,
@@ -113,7 +113,6 @@ export class FakeTab extends FakePage {
         tab.channels.delete(this);
       }
     }
-    const storage = browser.storage;
     Object.assign(this.platform, {
       fetch: ((url: string, init: RequestInit) => this.#fetch(url, init)) as typeof fetch,
       BroadcastChannel: FakeChannel as unknown as typeof BroadcastChannel,
@@ -124,10 +123,7 @@ export class FakeTab extends FakePage {
           query: () => Promise.resolve({ held: [...browser.held.keys()].map((name) => ({ name })) }),
         } as unknown as LockManager,
       },
-      localStorage: {
-        getItem: (key: string) => storage.get(key) ?? null,
-        setItem: (key: string, value: string) => storage.set(key, value),
-      } as unknown as Storage,
+      localStorage: browser.storage,
     } satisfies Platform);
     this.client = createClient({ platform: this.platform, ...options });
   }

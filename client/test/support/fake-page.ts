@@ -6,7 +6,6 @@ import type { FakeServer } from "./fake-server.js";
 export class FakePage {
   readonly window = new EventTarget();
   readonly document = { hidden: false };
-  readonly storage = new Map<string, string>();
   readonly platform: Platform;
 
   constructor(server: FakeServer) {
@@ -14,10 +13,7 @@ export class FakePage {
       fetch: server.fetch,
       addEventListener: this.window.addEventListener.bind(this.window) as typeof addEventListener,
       document: this.document as Document,
-      localStorage: {
-        getItem: (key: string) => this.storage.get(key) ?? null,
-        setItem: (key: string, value: string) => this.storage.set(key, value),
-      } as unknown as Storage,
+      localStorage: {} as Storage,
     };
   }
 
