@@ -15,6 +15,8 @@ const published = new Map<string, string>();
 export function remember(position: string, trace: string): void {
   published.set(position, trace);
   if (published.size > MAX_SHOWN) published.delete(published.keys().next().value!);
+  // The event may be here before the answer to its publishing was.
+  document.querySelector(`#tap [data-untraced="${CSS.escape(position)}"] .about`)?.append(traceLink(trace));
 }
 
 function traceOf(data: unknown, position: string): string | undefined {
@@ -29,7 +31,7 @@ function entry({ type, data, lastEventId }: MessageEvent): HTMLElement {
   const control = ["gap", "bye", "limit"].includes(type);
   return h(
     "li",
-    { class: control ? "control" : undefined },
+    { class: control ? "control" : undefined, "data-untraced": trace ? undefined : lastEventId },
     h("div", { class: "about" }, h("time", {}, clock(new Date())), h("b", {}, type), h("span", { class: "mono id", title: lastEventId }, lastEventId || "live only"), trace && traceLink(trace)),
     h("pre", {}, cut),
   );

@@ -90,14 +90,25 @@ test("what is published in the box reaches the tap, with a link to its trace", a
   await page.fill("#pub-channel", "private:orders");
   await page.fill("#pub-type", "sold");
   await page.fill("#pub-data", '{"article":"<img src=x onerror=alert(1)>"}');
+  const entry = page.locator("#tap .events li").first();
+  // The event is here before the answer to its publishing.
+  await page.route("**/api/events", async (route) => {
+    const response = await route.fetch();
+    await entry.waitFor();
+    await route.fulfill({ response });
+  });
   await page.press("#pub-data", "Control+Enter");
-  const entry = page.locator("#tap .events li");
-  await entry.waitFor();
   assert.equal(await entry.locator("b").textContent(), "sold");
   assert.equal(await entry.locator("pre").textContent(), '{"article":"<img src=x onerror=alert(1)>"}');
   const [shown, told] = [await entry.locator("a").getAttribute("href"), await page.getAttribute("#publish .outcome a", "href")];
   assert.match(shown, /^https:\/\/traces\.example\/trace\/[\da-f]{32}$/);
   assert.equal(shown, told);
+  await page.unroute("**/api/events");
+  await page.press("#pub-data", "Control+Enter");
+  await until("the second one is there too, with a link of its own", async () => {
+    const links = await page.locator("#tap .events a").evaluateAll((all) => all.map(({ href }) => href));
+    return links.length === 2 && links[0] !== links[1];
+  });
 
   await page.fill("#pub-channel", "no channel");
   await page.click("#publish button[type=submit]");
