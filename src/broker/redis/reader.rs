@@ -1,9 +1,10 @@
 //! Reads the histories of many channels in the order of their positions, a bounded page at a time.
 //!
-//! A page is a range of positions, so what comes later in time comes later in pages, whatever channel it is of. When
-//! a range holds too much it is halved and asked for again; when it held little the next one is twice as wide.
+//! A page is a range of positions, so what comes later in time comes later in pages, whatever channel it is of. Redis
+//! ends it where it is full.
 
 use super::scripts::{ReadAnswer, Scripts};
+use crate::broker::replay;
 use crate::protocol::channel::ChannelName;
 use crate::protocol::durable::Frame;
 use crate::protocol::event::Delivery;
@@ -28,8 +29,6 @@ pub(super) struct Reader<'a> {
     low: u64,
     /// Where it ends: at the clock of the first answer, when that is not said before.
     end: Option<u64>,
-    /// How wide the next range is.
-    width: u64,
     done: bool,
 }
 
@@ -63,57 +62,35 @@ impl<'a> Reader<'a> {
         end: Option<u64>,
     ) -> Self {
         let low = channels.iter().map(|(_, after)| *after).min().unwrap_or(0);
-        Self { commands, scripts, max_bytes, channels, low, end, width: u64::MAX, done: false }
+        Self { commands, scripts, max_bytes, channels, low, end, done: false }
     }
 
     /// The next page; `None` after the last. There is at least one.
     ///
     /// # Errors
-    /// When Redis does not answer, or has begun a new epoch since the first page.
+    /// When Redis does not answer, or has begun a new epoch since the page began.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, CommandError> {
-        while !self.done {
-            let top = self.end.map(|end| end.min(self.low.saturating_add(self.width)));
-            if let Some(page) = self.read_range(top).await? {
-                self.low = page.up_to;
-                self.done = self.end.is_none_or(|end| page.up_to >= end);
-                self.width = self.width.saturating_mul(2);
-                return Ok(Some(page));
-            }
-            let high = top.or(self.end).unwrap_or(u64::MAX);
-            self.width = (high - self.low).div_ceil(2);
+        if self.done {
+            return Ok(None);
         }
-        Ok(None)
-    }
-
-    /// Everything up to `top`, or up to the present as it is at the first answer; `None` when it is too much.
-    async fn read_range(&mut self, top: Option<u64>) -> Result<Option<Page>, CommandError> {
-        let mut page = Page { up_to: top.unwrap_or(0), ..Page::default() };
-        let (mut top, mut end) = (top, self.end);
-        let mut budget = PAGE_BYTES;
-        // One position is one event at most: it is taken whatever its size.
-        if top.is_some_and(|top| top - self.low <= 1) {
-            budget = usize::MAX >> 16;
-        }
+        let (mut page, mut end) = (Page::default(), self.end);
+        let mut top = end;
         for chunk in self.chunks() {
             let from = chunk.iter().map(|(channel, after)| (channel, (*after).max(self.low)));
-            let answer: ReadAnswer = self.commands.invoke(&self.scripts.read(from, top, budget)).await?;
+            let call = self.scripts.read(from, top, PAGE_BYTES.saturating_sub(page.bytes()));
+            let answer: ReadAnswer = self.commands.invoke(&call).await?;
             if page.epoch != 0 && page.epoch != answer.0 {
                 return Err(CommandError::Unavailable("Redis lost its data while it was read".into()));
             }
             // The first answer is one moment for all its channels; the others are read up to that moment.
-            page.up_to = *top.get_or_insert(answer.1);
-            end = end.or(top);
-            if end > Some(answer.1) {
+            if *end.get_or_insert(answer.1) > answer.1 {
                 return Err(CommandError::Unavailable("commands reach a Redis that is behind".into()));
             }
-            if answer.4 {
-                self.end = end;
-                return Ok(None);
-            }
-            budget = budget.saturating_sub(page.add(chunk, self.low, answer, self.max_bytes));
+            page.add(chunk, self.low, answer, self.max_bytes);
+            top = Some(page.up_to);
         }
-        self.end = end;
         page.events.sort_unstable_by_key(|(n, _)| *n);
+        (self.low, self.end, self.done) = (page.up_to, end, end <= Some(page.up_to));
         Ok(Some(page))
     }
 
@@ -124,22 +101,25 @@ impl<'a> Reader<'a> {
 }
 
 impl Page {
-    /// Adds what was found; returns how many bytes that was.
-    fn add(&mut self, chunk: &[(ChannelName, u64)], low: u64, answer: ReadAnswer, max_bytes: usize) -> usize {
-        let (epoch, _, lost, server, _, found) = answer;
-        (self.epoch, self.lost, self.server) = (epoch, lost, server);
-        let mut bytes = 0;
+    /// Adds what was found of some channels. Where that ends earlier than what was read of others, those are cut.
+    fn add(&mut self, chunk: &[(ChannelName, u64)], low: u64, answer: ReadAnswer, max_bytes: usize) {
+        let (epoch, _, lost, server, up_to, found) = answer;
+        (self.epoch, self.lost, self.server, self.up_to) = (epoch, lost, server, up_to);
+        self.events.retain(|(n, _)| *n <= up_to);
         for ((channel, _), (floor, frames)) in chunk.iter().zip(found) {
             self.floors.push(if floor > low { floor } else { 0 });
             for frame in frames {
-                bytes += frame.len();
                 match decode(channel, &frame, max_bytes) {
-                    Some((n, delivery)) => self.events.push((n, delivery)),
+                    Some(event) => self.events.push(event),
                     None => self.unreadable += 1,
                 }
             }
         }
-        bytes
+    }
+
+    /// What the events take, roughly.
+    fn bytes(&self) -> usize {
+        self.events.iter().map(|(_, delivery)| replay::cost(delivery)).sum()
     }
 }
 

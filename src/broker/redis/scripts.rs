@@ -33,8 +33,8 @@ pub(super) struct Scripts {
     max_bytes: usize,
 }
 
-/// The answer of `read.lua`: epoch, n, lost, server, too much, and per channel its floor and its frames.
-pub(super) type ReadAnswer = (u64, u64, u64, String, bool, Vec<(u64, Vec<Vec<u8>>)>);
+/// The answer of `read.lua`: epoch, n, lost, server, up to where it was read, and per channel its floor and its frames.
+pub(super) type ReadAnswer = (u64, u64, u64, String, u64, Vec<(u64, Vec<Vec<u8>>)>);
 
 /// The answer of `news.lua`: epoch, n, floor, losses, and per channel its last number.
 pub(super) type NewsAnswer = (u64, u64, u64, u64, Vec<u64>);
@@ -82,7 +82,8 @@ impl Scripts {
         call
     }
 
-    /// Reads what came after a number on each channel, up to `up_to` or all of it, if it is at most `budget` bytes.
+    /// Reads what came after a number on each channel, up to `up_to` or the present, and `budget` bytes with one event more
+    /// at most.
     pub(super) fn read<'a>(
         &self,
         channels: impl IntoIterator<Item = (&'a ChannelName, u64)>,

@@ -39,6 +39,7 @@ on_both! {
     a_repeated_idempotency_key_answers_the_first_position_and_delivers_nothing
     history_is_exactly_what_came_after_a_position
     history_of_many_channels_is_one_view_in_the_order_of_positions
+    a_history_of_many_channels_and_pages_is_complete_and_in_order
     a_position_that_history_cannot_serve_is_a_gap_with_its_reason
     a_trimmed_history_is_a_gap_and_gives_what_is_left
     a_history_that_expired_is_a_gap
@@ -181,6 +182,38 @@ async fn history_of_many_channels_is_one_view_in_the_order_of_positions(
     assert_eq!(found, (1..=60).filter(|i| i % 3 != 2).collect::<Vec<_>>());
     assert!(history.events.is_sorted_by(|a, b| a.position < b.position));
     assert_eq!(history.up_to, last);
+}
+
+async fn a_history_of_many_channels_and_pages_is_complete_and_in_order(
+    start: impl AsyncFn(Config) -> Fixture,
+) {
+    // More than one call takes, and more bytes than three pages hold.
+    let names: Vec<String> = (0..700).map(|i| format!("c{i}")).collect();
+    let node = start(Config::default()).await;
+    let first = node.publish("c0", "0").await;
+    let mut published = vec![(0, first)];
+    for batch in 0..30 {
+        let mut channels = Vec::new();
+        let mut publications = Vec::new();
+        for i in 0..100 {
+            let n = batch * 100 + i;
+            channels.push(n * n % names.len());
+            publications
+                .push(publication(&names[channels[i]], &"x".repeat(if n % 20 == 0 { 99_000 } else { n })));
+        }
+        let positions = node.broker.publish(&publications).await.unwrap();
+        published.extend(channels.into_iter().zip(positions));
+    }
+    let middle = published[1500].1;
+    let after = |channel: usize| if channel.is_multiple_of(2) { middle } else { first };
+    let requests: Vec<_> = names.iter().enumerate().map(|(i, name)| (name.as_str(), after(i))).collect();
+    let history = node.history(&requests).await;
+    let found: Vec<_> = history.events.iter().filter_map(|event| event.position).collect();
+    let wanted = published.iter().filter(|(channel, position)| *position > after(*channel));
+    assert_eq!(found, wanted.map(|(_, position)| *position).collect::<Vec<_>>());
+    for (name, after) in requests {
+        assert_eq!(history.gap(&channel(name), after), None);
+    }
 }
 
 async fn a_position_that_history_cannot_serve_is_a_gap_with_its_reason(

@@ -159,10 +159,31 @@ async fn many_channels_are_subscribed_and_after_a_cut_only_those_with_news_are_r
     assert_eq!(told.len(), CHANNELS - 100, "nothing is known of the others");
     node.confirmed().await;
     assert_eq!(subscribed().await, CHANNELS);
+    let reads = calls(&server, "xrange").await;
+    assert!(reads <= 10, "{reads} histories were read");
+}
+
+/// How often Redis has run a command since its statistics were reset.
+async fn calls(server: &RedisServer, command: &str) -> usize {
     let stats = server.cli(&["INFO", "commandstats"]).await;
-    let calls = |command: &str| {
-        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-        line.map_or(0, |rest| rest.split(',').next().unwrap().parse::<usize>().unwrap())
-    };
-    assert!(calls("xrange") <= 10, "{} histories were read", calls("xrange"));
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_history_costs_what_it_holds_however_far_back_it_is_asked_for() {
+    let server = RedisServer::start().await;
+    let node = Fixture::redis(&server, Config::default());
+    node.publish("a", "0").await;
+    for _ in 0..20 {
+        let batch: Vec<_> = (0..10).map(|_| publication("a", &"x".repeat(200_000))).collect();
+        node.broker.publish(&batch).await.unwrap();
+    }
+    server.cli(&["CONFIG", "RESETSTAT"]).await;
+    let epoch = node.publish("b", "0").await.epoch;
+    let history = node.history(&[("a", Position { epoch, n: 0 })]).await;
+    assert!(history.events.len() > 100);
+    // 40 MB in pages of 4 MiB; each looks at the first entry, and at 32 at a time.
+    let reads = calls(&server, "xrange").await;
+    assert!(reads <= 10 * 3, "Redis was asked {reads} times for what is in ten pages");
 }
