@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Arg, ArgMatches};
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::{Host, Url};
 
@@ -71,6 +72,8 @@ impl NodeClient {
         }
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("fanlight/", env!("CARGO_PKG_VERSION")))
+            // A node redirects nobody, and whoever does would be sent the key.
+            .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE);
         if is_this_machine(&base) {

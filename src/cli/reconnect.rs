@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Before the stream has said anything: a browser takes some seconds.
 const DEFAULT_RETRY: Duration = Duration::from_secs(3);
 
+/// Whatever a server asks for: one that is broken must not be asked a thousand times a second.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+
 /// However often it failed, and whatever a server asks for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -67,7 +70,7 @@ impl Reconnect {
 
     /// The stream said `retry:`.
     pub(super) fn set_retry(&mut self, retry: Duration) {
-        self.retry = Some(retry.min(MAX_WAIT));
+        self.retry = Some(retry.clamp(MIN_RETRY, MAX_WAIT));
     }
 
     /// What to do after `end`; `jitter` from 0 to 1 spreads those who were cut off together.
@@ -112,6 +115,8 @@ mod tests {
         reconnect.set_retry(Duration::from_millis(1500));
         let bye = End::Bye { reason: "server_shutdown".into(), reconnect: true };
         assert_eq!(reconnect.after(bye, 0.5), Next::Wait(Duration::from_millis(1500)));
+        reconnect.set_retry(Duration::ZERO);
+        assert_eq!(reconnect.after(End::Closed, 0.5), Next::Wait(MIN_RETRY));
         reconnect.set_retry(Duration::MAX);
         assert_eq!(reconnect.after(End::Closed, 0.5), Next::Wait(MAX_WAIT));
     }

@@ -43,6 +43,11 @@ pub(super) enum Holder {
 }
 
 impl Recognition {
+    /// There is nothing to recognise anybody by.
+    pub(super) const fn asks_nobody(&self) -> bool {
+        self.api_keys.is_empty() && self.tokens.is_none()
+    }
+
     /// What a reader's token allows; `None` for the anonymous.
     ///
     /// # Errors
@@ -64,7 +69,7 @@ impl Recognition {
     /// # Errors
     /// 401 when that cannot be told.
     pub(super) fn holder(&self, given: &Credentials) -> Result<Holder, ApiError> {
-        if self.api_keys.is_empty() && self.tokens.is_none() {
+        if self.asks_nobody() {
             return Ok(Holder::Everything);
         }
         if let Some(key) = given.api_key() {

@@ -7,6 +7,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,15 +19,19 @@ use crate::protocol::peer::{Filter, MAX_ROWS, Page};
 /// Rows of a page that names no limit.
 const DEFAULT_LIMIT: usize = 100;
 
-/// The query of a listing or a kick. What is empty counts as not given.
+/// The query of a listing or a kick. What is empty counts as not given; what is misspelt is refused, because without that
+/// part a kick would close more than was meant.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Members {
     ip: String,
     session: String,
     channel: String,
     limit: String,
     cursor: String,
+    /// Read by [`super::credentials`].
+    #[serde(rename = "token")]
+    _token: IgnoredAny,
 }
 
 type MembersQuery = Result<Query<Members>, QueryRejection>;
@@ -52,7 +57,7 @@ pub(super) async fn kick_one(
     let Path(id) = id.map_err(|_| ApiError::bad_request("The id of a connection is a UUID"))?;
     let kicked = state.node.kick(Filter { id: Some(id), ..Filter::default() }).await?;
     if kicked.count == 0 && !kicked.partial {
-        return Err(ApiError::not_found());
+        return Err(ApiError::no_such("No connection of the cluster has this id"));
     }
     Ok(Json(json!({ "kicked": kicked.count, "partial": kicked.partial })).into_response())
 }
@@ -72,7 +77,9 @@ pub(super) async fn kick_matching(
 }
 
 fn members(query: MembersQuery) -> Result<Members, ApiError> {
-    query.map(|Query(members)| members).map_err(|_| ApiError::bad_request("The query cannot be read"))
+    query.map(|Query(members)| members).map_err(|_| {
+        ApiError::bad_request("The query takes ip, session, channel, limit and cursor, each once")
+    })
 }
 
 impl Members {

@@ -30,6 +30,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -47,6 +48,10 @@ const MAX_HEADERS: usize = 100;
 
 /// How long the head of a stream's answer may take to leave.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a client may take nothing at all of an answer that waits for it; then its socket, which others may need, is
+/// closed. Streams are not meant: the hub has limits of its own for them.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where the attachment waits between the body and the driver of the connection. Handlers get it as request extension.
 #[derive(Clone, Default)]
@@ -105,7 +110,7 @@ pub(super) async fn serve(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
-    let io = Watched { io: TokioIo::new(stream), handover: handover.clone() };
+    let io = Watched { io: TokioIo::new(stream), handover: handover.clone(), stalled: None };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
@@ -114,7 +119,7 @@ pub(super) async fn serve(
         .serve_connection(io, service);
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
-    let mut flush_limit = pin!(tokio::time::sleep(Duration::MAX));
+    let mut flush_limit = pin!(sleep(Duration::MAX));
     let mut limited = false;
     let detached = poll_fn(|cx| {
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
@@ -129,7 +134,7 @@ pub(super) async fn serve(
             }
             if !limited {
                 limited = true;
-                flush_limit.set(tokio::time::sleep(FLUSH_LIMIT));
+                flush_limit.set(sleep(FLUSH_LIMIT));
             }
             if flush_limit.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
@@ -146,15 +151,27 @@ pub(super) async fn serve(
     Some((attachment, Socket { stream, framing }))
 }
 
-/// The transport, which remembers whether everything written to it was flushed.
+/// The transport, which remembers whether everything written to it was flushed, and for how long nothing could be.
 struct Watched {
     io: TokioIo<TcpStream>,
     handover: Handover,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watched {
     fn note(&self, flushed: bool) {
         self.handover.0.flushed.store(flushed, Ordering::Relaxed);
+    }
+
+    /// An error instead of waiting for ever.
+    fn limited(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_LIMIT)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -171,7 +188,8 @@ impl Read for Watched {
 impl Write for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.note(false);
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.limited(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -194,6 +212,7 @@ impl Write for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.note(false);
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.limited(cx, written)
     }
 }

@@ -16,7 +16,10 @@ use super::query;
 pub(super) async fn drain(State(state): State<Arc<Shared>>, uri: Uri) -> Result<Response, ApiError> {
     let node = &state.node;
     let ordered = match query::member(&uri, "node")? {
-        Some(name) => node.order_drain_of(&name).await?.ok_or_else(ApiError::not_found)?,
+        Some(name) => node
+            .order_drain_of(&name)
+            .await?
+            .ok_or_else(|| ApiError::no_such(format!("No node of the cluster has the id {name}")))?,
         None => node.order_drain(),
     };
     let body = json!({

@@ -58,9 +58,9 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path".into())
     }
 
-    pub(super) fn unknown_job() -> Self {
-        let message = "No job of this id is known; a job is forgotten some time after its last event".into();
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    /// What the path or the query names is not there.
+    pub(super) fn no_such(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message.into())
     }
 
     pub(super) fn method_not_allowed() -> Self {

@@ -37,7 +37,7 @@ pub(super) async fn job(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let id = job_id(id)?;
-    let job = state.node.job(&client, &id).await?.ok_or_else(ApiError::unknown_job)?;
+    let job = state.node.job(&client, &id).await?.ok_or_else(unknown)?;
     let text;
     let data = match serde_json::from_str(&job.data) {
         Ok(data) => data,
@@ -57,6 +57,10 @@ pub(super) async fn job(
         updated_at: timestamp(job.updated_at),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+fn unknown() -> ApiError {
+    ApiError::no_such("No job of this id is known; a job is forgotten some time after its last event")
 }
 
 /// The id in the path.

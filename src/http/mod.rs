@@ -58,14 +58,17 @@ struct State {
     trusted_proxies: TrustedProxies,
     recognition: Recognition,
     allowed_origins: AllowedOrigins,
+    /// Publishing and administration are on a loopback address.
+    for_this_machine: bool,
     /// Places for streams of statistics.
     stats_streams: Arc<Semaphore>,
 }
 
 impl State {
     fn new(config: Config, node: Arc<Node>) -> Self {
-        let Config { allowed_origins, trusted_proxies, recognition, .. } = config;
+        let Config { listen, admin_listen, allowed_origins, trusted_proxies, recognition, .. } = config;
+        let for_this_machine = admin_listen.unwrap_or(listen).ip().is_loopback();
         let stats_streams = Arc::new(Semaphore::new(stats::MAX_STREAMS));
-        Self { node, trusted_proxies, recognition, allowed_origins, stats_streams }
+        Self { node, trusted_proxies, recognition, allowed_origins, for_this_machine, stats_streams }
     }
 }

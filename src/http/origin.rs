@@ -4,10 +4,12 @@
 //! a foreign page could use up its visitor's slots. So a foreign Origin is refused before anything else is done. Requests
 //! without the header do not come from a page's script and pass.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -51,6 +53,13 @@ impl AllowedOrigins {
             Some(origin) if *self == Self::Any => is_same(origin.as_bytes(), headers),
             Some(origin) => self.allows(origin.as_bytes(), headers),
         }
+    }
+
+    /// Whether pages of this host are named.
+    fn list_host(&self, host: &HeaderValue) -> bool {
+        let Self::These(list) = self else { return false };
+        let name = |allowed: &str| allowed.split_once("://").map(|(_, name)| name.as_bytes().to_owned());
+        list.iter().any(|allowed| name(allowed).is_some_and(|name| name == host.as_bytes()))
     }
 
     /// The layer that answers preflights and marks the answers to pages of other origins.
@@ -132,9 +141,60 @@ pub(super) async fn refuse_foreign(
     next.run(request).await
 }
 
+/// Where nobody is asked for a key, publishing and administration are not for pages from elsewhere. `*` lets every page
+/// read, and no more. And where only this machine can connect, the name that was asked for must be one of this machine's:
+/// a page can point a name of its own at 127.0.0.1 (DNS rebinding), and then is no foreign one to the browser.
+pub(super) async fn refuse_strangers(
+    State(state): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let origins = &state.allowed_origins;
+    let foreign =
+        |origin: &HeaderValue| *origins == AllowedOrigins::Any && !is_same(origin.as_bytes(), headers);
+    let rebound = |host: &HeaderValue| !is_of_this_machine(host) && !origins.list_host(host);
+    let refused = state.recognition.asks_nobody()
+        && (headers.get(header::ORIGIN).is_some_and(foreign)
+            || state.for_this_machine && headers.get(header::HOST).is_some_and(rebound));
+    if refused {
+        let message = "Without keys this is only for callers on this machine, by the names 127.0.0.1 and localhost, and \
+                       for pages named in FANLIGHT_ALLOWED_ORIGINS; see FANLIGHT_API_KEYS";
+        return ApiError::forbidden(message).into_response();
+    }
+    next.run(request).await
+}
+
+/// `localhost` and what is below it (RFC 6761, section 6.3), or an address, which no DNS can point elsewhere.
+fn is_of_this_machine(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let name = authority.host().to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_dns_can_point_here_is_not_of_this_machine() {
+        for (host, own) in [
+            ("localhost", true),
+            ("LocalHost:8080", true),
+            ("app.localhost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("192.168.1.7", true),
+            ("evil.example", false),
+            ("localhost.evil.example:8080", false),
+            ("notlocalhost", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_this_machine(&HeaderValue::from_static(host)), own, "{host}");
+        }
+    }
 
     fn allows(origins: &AllowedOrigins, origin: &str) -> bool {
         let mut headers = HeaderMap::new();

@@ -32,8 +32,9 @@ pub(super) fn everything(state: &Arc<State>) -> Router {
 }
 
 fn operating(state: &Arc<State>) -> Routes {
-    let tap = tap(state);
-    publishing(state).merge(administration(state)).merge(tap).merge(probes()).merge(dashboard::routes())
+    let strangers = from_fn_with_state(Arc::clone(state), origin::refuse_strangers);
+    let guarded = publishing(state).merge(administration(state)).merge(tap(state)).route_layer(strangers);
+    guarded.merge(probes()).merge(dashboard::routes())
 }
 
 fn reading(state: &Arc<State>) -> Routes {

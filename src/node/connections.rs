@@ -105,6 +105,8 @@ impl Node {
                 Answer::Draining { drain }
             }
             Ask::Connections(page) => Answer::Connections { rows: self.own_rows(page).await },
+            // No node asks for this; whoever did must say whom he means.
+            Ask::Kick(filter) if filter == Filter::default() => Answer::Kicked { count: 0 },
             Ask::Kick(filter) => match self.matching(filter) {
                 Some(matching) => {
                     let count = self.hub.close_matching(matching, CloseReason::Kicked).await;

@@ -50,16 +50,22 @@ impl Release {
 
 impl Node {
     /// Gives a parked connection everything after `last_event_id`, or tells it that there is a gap, and lets it go live.
+    /// `present` is where the node stood before the connection was registered.
     pub(super) async fn resume(
         &self,
         id: Uuid,
         key: ConnectionKey,
         greeting: &Greeting,
         last_event_id: &str,
+        present: Option<Position>,
     ) {
         let release = match Position::parse(last_event_id) {
             Some(position) => self.catch_up(id, greeting, position).await,
-            None => self.gap_everywhere(id, greeting, GapReason::UnknownPosition),
+            None => {
+                let mut release = self.gap_everywhere(id, greeting, GapReason::UnknownPosition);
+                release.blocks.extend(present.map(control::position));
+                release
+            }
         };
         self.hub.release(key, release.blocks, release.replayed_to, release.last).await;
     }
@@ -100,12 +106,18 @@ impl Node {
         let gap = |channel| Some(self.gap(id, channel, replay.history.gap(channel, after)?));
         let gaps: Vec<Block> = greeting.channels.iter().filter_map(gap).collect();
         let mut blocks = vec![self.hello(id, greeting, Some(gaps.is_empty()))];
+        let missed = !gaps.is_empty();
         blocks.extend(gaps);
         blocks.extend(replay.after(&greeting.channels, after).map(|(_, block)| block.clone()));
         let up_to = replay.history.up_to;
-        Release { replayed_to: up_to.n.max(had(after, up_to)), ..Release::new(blocks) }
+        let replayed_to = up_to.n.max(had(after, up_to));
+        if missed {
+            blocks.push(control::position(Position { n: replayed_to, ..up_to }));
+        }
+        Release { replayed_to, ..Release::new(blocks) }
     }
 
+    /// The client keeps its position: what could not be read now may be there when it comes back.
     fn gap_everywhere(&self, id: Uuid, greeting: &Greeting, reason: GapReason) -> Release {
         let mut blocks = vec![self.hello(id, greeting, Some(false))];
         blocks.extend(greeting.channels.iter().map(|channel| self.gap(id, channel, reason)));

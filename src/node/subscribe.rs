@@ -182,7 +182,9 @@ impl Node {
         // One that comes back is parked: it is registered first, so that nothing is missed, and its replay goes before
         // whatever arrives from now on.
         let parked = last_event_id.is_some() || job.is_some();
-        let hello = if parked { None } else { Some(self.first_hello(id, &greeting)) };
+        // Read before the connection is registered: everything after it reaches this connection.
+        let present = self.passed.get();
+        let hello = if parked { None } else { Some(self.hello_at(id, &greeting, None, present)) };
         let connection = NewConnection { stream, framing, id, hello, expires_at, membership };
         let key = self.hub.attach(connection).await?;
         self.close_when_replaced(&permit, key);
@@ -193,7 +195,7 @@ impl Node {
         if let Some(job) = job {
             self.open_job(id, key, &greeting, &job, last_event_id.as_deref()).await;
         } else if let Some(last_event_id) = last_event_id {
-            self.resume(id, key, &greeting, &last_event_id).await;
+            self.resume(id, key, &greeting, &last_event_id, present).await;
         }
         Some(key)
     }
@@ -215,13 +217,9 @@ impl Node {
         });
     }
 
-    /// The first block of a client that has no position: it gets the present one. A client that has one keeps it: where it
-    /// stands is for the replay to say. So does the stream of one job, which begins with the job's state: with a position
-    /// beyond the end of the job a client would be told that it has had the end.
-    fn first_hello(&self, id: Uuid, greeting: &Greeting) -> Block {
-        self.hello_at(id, greeting, None, self.passed.get())
-    }
-
+    /// The first block of a client that has a position, and keeps it: where it stands is for the replay to say. And of the
+    /// stream of one job, which begins with the job's state: with a position beyond the end of the job a client would be
+    /// told that it has had the end.
     pub(super) fn hello(&self, id: Uuid, greeting: &Greeting, recovered: Option<bool>) -> Block {
         self.hello_at(id, greeting, recovered, None)
     }

@@ -1,7 +1,7 @@
 //! Control events: what the server itself tells a client, byte for byte as the contract has it.
 //!
 //! They are no events of any channel: they carry no `id:`, so that a client's position stays what it was (only the first
-//! block of a client without one gives it its first), and a [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
+//! block of a client without one gives it its first, and one behind the gaps that a resuming client is told moves it past them), and a [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
 
 use serde::Serialize;
 
@@ -69,6 +69,11 @@ pub fn gap(channel: &ChannelName, reason: GapReason) -> Block {
         reason: &'static str,
     }
     block(None, Some("gap"), &Data { channel, reason: reason.name() })
+}
+
+/// No event, only where the client stands from here on: after gaps, so that it is not told the same ones at each return.
+pub fn position(position: Position) -> Block {
+    Block::from_text(&format!("id: {position}\n\n"))
 }
 
 /// A refusal inside a 200 answer (`onLimit=soft`), with the refusal's code.

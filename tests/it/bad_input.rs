@@ -263,3 +263,17 @@ async fn garbage_on_the_redis_channel_is_dropped_and_what_can_be_delivered_is_de
     }
     scene.nobody_was_disturbed().await;
 }
+
+/// An answer that nobody reads holds a socket, and sockets are what a node has a limited number of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_its_answers_is_closed() {
+    let scene = Scene::new().await;
+    let mut deaf = TcpStream::connect(scene.node.addr()).await.unwrap();
+    let request = b"GET /dashboard/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let closed = async {
+        // The requests that find no room wait in the client; the node's end shows as an error of writing.
+        while deaf.write_all(request).await.is_ok() {}
+    };
+    timeout(secs(120), closed).await.expect("the node keeps the connection");
+    scene.nobody_was_disturbed().await;
+}

@@ -82,6 +82,25 @@ async fn a_position_that_cannot_be_served_is_told_as_a_gap_and_the_stream_goes_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_a_gap_is_not_told_it_again_when_he_comes_back() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[("FANLIGHT_MAX_PER_IP", "0")]).await;
+    node.publish("other", "n", &json!({})).await;
+    for position in ["00000000001-00000000000001", "fffffffffff-00000000000001", "garbage"] {
+        let back = async |position: &str| {
+            SseRequest::new("/stream?channels=jobs").last_event_id(position).open(node.addr()).await
+        };
+        let mut client = back(position).await;
+        assert_eq!(client.expect("connected").await.json()["recovered"], false, "{position}");
+        client.expect("gap").await;
+        let beyond = client.next_block(secs(10)).await.unwrap();
+        assert_eq!((beyond.event, beyond.data), (None, None), "{position}");
+        let again = back(&beyond.id.unwrap()).await.expect("connected").await.json();
+        assert_eq!(again["recovered"], true, "{position}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_who_come_back_at_once_share_their_reads() {
     let redis = RedisServer::start().await;
     let node = Node::start(&redis, &[]).await;

@@ -7,6 +7,10 @@ use crate::protocol::channel::ChannelName;
 use crate::protocol::durable::Frame;
 use crate::protocol::position::Position;
 
+/// An event so far ahead, 10 minutes in positions, or of another epoch is believed only when Redis knows of it. Anybody who
+/// may publish on a channel can write a frame, and with a great number in it everything real would seem to be past.
+const LEAP: u64 = 600_000 << 11;
+
 /// What a durable frame means to a node that stands at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -29,7 +33,7 @@ pub(super) struct Course {
     pub(super) at: Position,
     /// The server that it was settled with.
     pub(super) server: String,
-    /// How many losses the clock knew of when it was last read in this epoch.
+    /// Which loss was the clock's last when it was read in this epoch.
     pub(super) losses: Option<u64>,
     /// The last durable event that was seen, to be looked for after a reconnect.
     pub(super) seen: Option<(ChannelName, u64)>,
@@ -52,6 +56,11 @@ impl Course {
         }
         let before = frame.previous.map_or(0, |position| position.n);
         if settled && before > self.at.n { Verdict::Hole } else { Verdict::Next }
+    }
+
+    /// Whether an event at `position` must be asked for.
+    pub(super) const fn is_leap(&self, position: Position) -> bool {
+        position.epoch != self.at.epoch || position.n.saturating_sub(self.at.n) > LEAP
     }
 
     /// Moves on after an event.

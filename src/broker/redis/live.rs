@@ -37,6 +37,8 @@ pub(super) struct Live<'a> {
     subscriber: &'a Subscriber,
     inbox: Inbox,
     course: Course,
+    /// The greatest position that came with a message.
+    heard: Option<Position>,
     /// Channels that are being subscribed: events before that are not holes.
     unsettled: HashSet<ChannelName>,
     /// What was changed, when the answers are in and the messages before them are not yet.
@@ -81,7 +83,7 @@ impl<'a> Live<'a> {
         course: Course,
     ) -> Self {
         let (unsettled, settling, probe) = (HashSet::new(), None, Probe::default());
-        Self { tools, state, subscriber, inbox, course, unsettled, settling, more: true, probe }
+        Self { tools, state, subscriber, inbox, course, heard: None, unsettled, settling, more: true, probe }
     }
 
     /// Works until the connection cannot be used any more.
@@ -196,6 +198,11 @@ impl<'a> Live<'a> {
                 return Ok(());
             }
         };
+        if self.course.is_leap(frame.position) && self.is_forged(frame.position).await? {
+            self.state.health.dropped(1, "a position that Redis has not given out");
+            return Ok(());
+        }
+        self.heard = self.heard.max(Some(frame.position));
         let settled = !self.unsettled.contains(&channel);
         match self.course.judge(&frame, settled) {
             Verdict::Next => {}
@@ -223,6 +230,14 @@ impl<'a> Live<'a> {
         }
         self.course.pass(&channel, frame.position.n);
         Ok(())
+    }
+
+    /// Whether Redis, asked after a message with this position has come, has not got as far, or has never left the epoch
+    /// in which this node is for it.
+    async fn is_forged(&self, position: Position) -> Result<bool, End> {
+        let (epoch, n, ..): NewsAnswer = self.subscriber.invoke(&self.tools.scripts.news(&[])).await?;
+        let stays = epoch == self.course.at.epoch && position.epoch < epoch;
+        Ok(stays || position > Position { epoch, n })
     }
 
     /// Something got lost on a connection that stands. What else may have is read with it, so that positions do not
@@ -280,7 +295,13 @@ impl<'a> Live<'a> {
             let lag = self.tools.clock.micros().saturating_sub(sent);
             self.state.health.probed(Duration::from_micros(lag));
         }
-        self.read_clock(Reading { at: Position { epoch, n }, losses }).await
+        let at = Position { epoch, n };
+        // A probe reads the clock in the moment in which it is published, so nothing that was heard before it is later.
+        // What may have been taken for past because of a forged number is told: Redis counts this as a loss.
+        if self.heard.is_some_and(|heard| heard.epoch == epoch && heard > at) {
+            return Err(End::Broken("an event had a position that Redis has not given out".into()));
+        }
+        self.read_clock(Reading { at, losses }).await
     }
 
     /// Counts an interval; an error when the probe has been away for too many.

@@ -141,3 +141,40 @@ async fn the_cors_answers_are_exact() {
         }
     }
 }
+
+/// Without keys everything may be done by who can connect; a browser on this machine can, for any page.
+#[tokio::test]
+async fn a_node_without_keys_obeys_no_page_from_elsewhere() {
+    for setting in ["", LISTED, "*"] {
+        let node = Node::builder().set("FANLIGHT_ALLOWED_ORIGINS", setting).start().await;
+        let event = r#"{"channel":"jobs","data":1}"#;
+        let port = node.addr().port();
+        let publish = |host: &str, origin: Option<&str>| {
+            let request = Request::new("POST", "/api/events").header("Host", host).body(event);
+            match origin {
+                Some(origin) => request.header("Origin", origin),
+                None => request,
+            }
+        };
+        let own = [format!("127.0.0.1:{port}"), format!("localhost:{port}"), "[::1]".to_owned()];
+        for host in own {
+            assert_eq!(node.send(&publish(&host, None)).await.status(), 202, "{setting:?} {host}");
+            let same = format!("http://{host}");
+            assert_eq!(node.send(&publish(&host, Some(&same))).await.status(), 202, "{setting:?} {host}");
+        }
+        // Its name was made to point at this machine: for the browser the page is at home here.
+        let rebound = node.send(&publish("evil.example:8080", Some("http://evil.example:8080"))).await;
+        assert_eq!((rebound.status(), rebound.code()), (403, "forbidden".to_owned()), "{setting:?}");
+        for (method, path) in
+            [("GET", "/api/sse/connections"), ("POST", "/api/sse/drain"), ("GET", "/api/sse/tap")]
+        {
+            let request = Request::new(method, path).header("Host", "evil.example");
+            assert_eq!(node.send(&request).await.status(), 403, "{setting:?} {path}");
+        }
+        let foreign = node.send(&publish(&format!("127.0.0.1:{port}"), Some(FOREIGN))).await;
+        assert_eq!(foreign.status(), 403, "{setting:?}");
+        let listed = node.send(&publish("listed.example", Some(LISTED))).await;
+        assert_eq!(listed.status(), if setting == LISTED { 202 } else { 403 }, "{setting:?}");
+        assert_eq!(node.get("/livez").await.status(), 200);
+    }
+}

@@ -6,7 +6,7 @@ use fanlight::broker::{Config, Notice};
 use fanlight::protocol::close::GapReason;
 use fanlight::protocol::durable;
 use fanlight::protocol::event::{Event, EventType};
-use fanlight::protocol::position::Position;
+use fanlight::protocol::position::{N_LIMIT, Position};
 use tokio::time::Instant;
 
 use super::fixture::{Fixture, channel, events, publication};
@@ -272,6 +272,51 @@ async fn garbage_on_redis_is_dropped_and_counted_and_disturbs_nobody() {
     assert_eq!(node.event().await.event.data.len(), max_event_bytes);
     assert_eq!(node.broker.status().borrow().dropped, garbage.len() as u64 + 1);
     assert_eq!(node.broker.status().borrow().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_second_restart_from_the_same_snapshot_is_told_like_the_first() {
+    let mut server = RedisServer::start().await;
+    let mut node = one_of_each(&server).await;
+    server.cli(&["SAVE"]).await;
+    for round in 0..3 {
+        let lost = node.publish("durable", "not in the snapshot").await;
+        assert_eq!(node.event().await.position, Some(lost));
+        server.restart().await;
+        let (told, reason) = node.gap().await;
+        assert!(told.contains(&"durable".to_owned()), "round {round}: {told:?}");
+        assert_eq!(reason, GapReason::HistoryLost, "round {round}");
+        node.confirmed().await;
+    }
+}
+
+#[tokio::test]
+async fn forged_positions_silence_nobody() {
+    let server = RedisServer::start().await;
+    let mut node = one_of_each(&server).await;
+    let Position { epoch, n } = node.publish("durable", "1").await;
+    assert_eq!(node.event().await.event.data, "1");
+    let forge = async |epoch, n| {
+        let frame = durable::encode(Position { epoch, n }, Some(n - 1), &Event::unnamed("forged"));
+        server.publish("durable", &String::from_utf8(frame).unwrap()).await;
+    };
+    // Far ahead, of an epoch to come, of one that is past.
+    for (epoch, n) in [(epoch, N_LIMIT - 2), ((1 << 44) - 1, n), (epoch - 1, n)] {
+        forge(epoch, n).await;
+    }
+    node.publish("durable", "2").await;
+    assert_eq!(node.event().await.event.data, "2");
+    let status = node.broker.status().borrow().clone();
+    assert_eq!((status.dropped, status.reconnects), (3, 0));
+    // So near that it could be true: what it hides until the next look at the clock is told.
+    forge(epoch, n + (1 << 30)).await;
+    assert_eq!(node.event().await.event.data, "forged");
+    node.publish("durable", "hidden").await;
+    let (told, reason) = node.gap().await;
+    assert!(told.contains(&"durable".to_owned()) && reason == GapReason::HistoryLost, "{told:?} {reason:?}");
+    let next = node.publish("durable", "4").await;
+    assert!(next.n > n + (1 << 30) && next.epoch == epoch, "{next} is behind what was forged");
+    assert_eq!(node.event().await.event.data, "4");
 }
 
 /// Puts an event into the history as the script does, and publishes nothing.

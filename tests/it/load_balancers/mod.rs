@@ -57,8 +57,10 @@ async fn proxy(kind: Kind, nodes: [SocketAddr; 2], changes: &[Change]) -> WebPro
 
 /// A stream from an address of its own that claims another, once the proxy has found a node that is well.
 async fn open(proxy: &WebProxy) -> SseClient {
-    let request =
-        SseRequest::new("/api/sse/stream").from([127, 0, 0, 9]).header("X-Forwarded-For", "6.6.6.6");
+    let request = SseRequest::new("/api/sse/stream")
+        .from([127, 0, 0, 9])
+        .header("X-Forwarded-For", "6.6.6.6")
+        .header("Forwarded", "for=9.9.9.9");
     eventually("the proxy has a node", secs(10), async || {
         let client = request.try_open(proxy.addr()).await?;
         if client.head.status == 200 { Ok(client) } else { Err(format!("{:?}", client.head)) }

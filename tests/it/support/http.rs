@@ -53,8 +53,10 @@ impl Request {
 
     /// Sends it and reads the whole answer; `Err` when there is none within 20 s.
     pub(crate) async fn send(&self, to: SocketAddr) -> Result<Response, String> {
-        let mut text =
-            format!("{} {} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n", self.method, self.path);
+        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.path);
+        if !self.headers.iter().any(|(name, _)| name == "Host") {
+            text += &format!("Host: {to}\r\n");
+        }
         for (name, value) in &self.headers {
             text += &format!("{name}: {value}\r\n");
         }

@@ -8,7 +8,7 @@
 --   n       the last position given out
 --   floor   channels that are not in the index have had no event after this one
 --   lost    events up to this one may be missing without a trace (a failover lost them)
---   losses  how often that happened
+--   losses  another number after each time that this happened
 --   server, source   who kept the data when a node last looked (settle.lua)
 --   size, ttl, max   the nodes' settings, for the publishing function
 

@@ -36,7 +36,9 @@ elseif epoch == clock.epoch and (n > clock.n or (channel ~= '' and not has(seen)
   clock.n = math.max(clock.n, n)
 end
 if loss then
-  clock.losses = clock.losses + 1
+  -- Never one that was there before: a snapshot that comes back twice has the same count twice, and the second loss would
+  -- look like the first to everybody who knows of that.
+  clock.losses = math.max(clock.losses + 1, now)
   redis.call('HSET', names.clock, 'lost', text(clock.n), 'losses', text(clock.losses))
 end
 redis.call('HSET', names.clock, 'n', text(clock.n))
