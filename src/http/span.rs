@@ -25,6 +25,7 @@ pub(super) async fn traced(request: Request, next: Next) -> Response {
         otel.name = format!("{} {route}", known(request.method())).trim_end(),
         otel.kind = "server",
         otel.status_code = field::Empty,
+        error.type = field::Empty,
         http.request.method = known(request.method()),
         http.route = route,
         http.response.status_code = field::Empty,
@@ -36,6 +37,7 @@ pub(super) async fn traced(request: Request, next: Next) -> Response {
     span.record("http.response.status_code", i64::from(response.status().as_u16()));
     if response.status().is_server_error() {
         span.record("otel.status_code", "ERROR");
+        span.record("error.type", response.status().as_str());
     }
     response
 }

@@ -19,6 +19,16 @@ pub enum PublishRefusal {
     Refused(String),
 }
 
+impl PublishRefusal {
+    /// What went wrong, in one of few words.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
 impl From<BrokerError> for PublishRefusal {
     fn from(error: BrokerError) -> Self {
         match error {
@@ -41,8 +51,9 @@ impl Node {
             publication.event.traceparent = traceparent.clone();
         }
         let published = self.append(batch).instrument(span.clone()).await;
-        if published.is_err() {
+        if let Err(error) = &published {
             span.record("otel.status_code", "ERROR");
+            span.record("error.type", error.kind());
         }
         published
     }

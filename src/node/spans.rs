@@ -25,6 +25,7 @@ pub(super) fn send(events: &[PublishEvent]) -> Span {
         otel.name = format!("send {first}"),
         otel.kind = "producer",
         otel.status_code = field::Empty,
+        error.type = field::Empty,
         messaging.system = "fanlight",
         messaging.operation.name = "send",
         messaging.operation.type = "send",

@@ -7,7 +7,7 @@ use deadpool::managed::{self, Metrics, Object, RecycleResult};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
 use tokio::time::timeout;
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, Span, field};
 
 use super::config::{Config, ConfigError};
 use super::script::{Call, Invoke};
@@ -123,7 +123,7 @@ impl Commands {
             Some(redis::Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
             _ => "",
         };
-        self.with(async |connection| command.query_async(connection).await).instrument(span(name)).await
+        in_span(name, self.with(async |connection| command.query_async(connection).await)).await
     }
 
     /// Runs a pipeline in one round trip.
@@ -131,8 +131,7 @@ impl Commands {
     /// # Errors
     /// When Redis is not reached in time or refuses one of its commands.
     pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CommandError> {
-        let run = self.with(async |connection| pipeline.query_async(connection).await);
-        run.instrument(span("PIPELINE")).await
+        in_span("PIPELINE", self.with(async |connection| pipeline.query_async(connection).await)).await
     }
 
     async fn with<T>(
@@ -185,8 +184,22 @@ impl Commands {
 
 impl Invoke for Commands {
     async fn invoke<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, CommandError> {
-        self.with(async |connection| call.run(connection).await).instrument(span("EVALSHA")).await
+        in_span("EVALSHA", self.with(async |connection| call.run(connection).await)).await
     }
+}
+
+/// Runs `call` in a span that says whether it failed.
+async fn in_span<T>(
+    operation: &str,
+    call: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let span = span(operation);
+    let result = call.instrument(span.clone()).await;
+    if let Err(error) = &result {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", error.kind());
+    }
+    result
 }
 
 /// A call of Redis by OpenTelemetry's conventions (semantic conventions 1.42, database client); none outside of a trace.
@@ -201,10 +214,20 @@ fn span(operation: &str) -> Span {
         otel.kind = "client",
         db.system.name = "redis",
         db.operation.name = operation,
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
     )
 }
 
 impl CommandError {
+    /// What went wrong, in one of few words.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+        }
+    }
+
     pub(super) fn new(config: &Config, error: &RedisError) -> Self {
         use ServerErrorKind as Server;
         let text = config.explain(error);

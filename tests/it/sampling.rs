@@ -1,5 +1,6 @@
 //! Which traces there are, and of what: the sampler, the variables that turn tracing off, and what is lost on the way.
 
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use serde_json::json;
 
 use crate::support::node::fanlight;
@@ -102,13 +103,40 @@ async fn a_handshake_ends_with_its_head_and_redis_is_in_the_trace_of_who_asked()
     let commands: Vec<_> =
         spans.iter().filter(|span| span.parent_span_id == send.span_id && span.kind == CLIENT).collect();
     assert!(!commands.is_empty());
-    let text =
-        |text: &str| opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(text.to_owned());
     for command in commands.iter().copied().chain([admit]) {
         assert_eq!(attribute(command, "db.system.name"), Some(&text("redis")), "{command:?}");
         assert!(attribute(command, "db.operation.name").is_some(), "{command:?}");
     }
+    let process = named("process jobs");
+    assert_eq!(attribute(process, "messaging.destination.name"), Some(&text("jobs")));
+    assert_eq!(attribute(process, "messaging.message.body.size"), Some(&Any::IntValue(2)));
+    assert_eq!(attribute(process, "fanlight.subscribers"), Some(&Any::IntValue(1)));
+    let lag = attribute(process, "fanlight.lag_ms");
+    assert!(matches!(lag, Some(Any::IntValue(0..=60_000))), "{lag:?}");
     drop(client);
+}
+
+fn text(text: &str) -> Any {
+    Any::StringValue(text.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_says_so_in_its_spans() {
+    let mut redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let node = traced(&redis, &url, &[]).await;
+    redis.kill();
+    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
+    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
+    assert_eq!(node.send(&post).await.status(), 503);
+    end(node).await;
+    let spans = collector.of(&hex(TRACE));
+    for (kind, error) in [(SERVER, "503"), (PRODUCER, "unavailable"), (CLIENT, "unavailable")] {
+        let (_, span) = spans.iter().find(|(_, span)| span.kind == kind).unwrap();
+        assert_eq!(attribute(span, "error.type"), Some(&text(error)), "{span:?}");
+        // STATUS_CODE_ERROR
+        assert_eq!(span.status.as_ref().map(|status| status.code), Some(2), "{span:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,8 +188,8 @@ async fn the_console_gets_spans_and_a_wrong_variable_is_named() {
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
     let printed = run(&[("OTEL_TRACES_EXPORTER", "console")]).await.unwrap();
-    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
-    assert!(printed.status.success() && text.contains("send"), "{text}");
+    let said = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(printed.status.success() && said.contains("send jobs"), "{said}");
     let wrong = [
         ("OTEL_TRACES_EXPORTER", "console"),
         ("OTEL_TRACES_SAMPLER", "traceidratio"),

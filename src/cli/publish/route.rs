@@ -16,6 +16,7 @@ use crate::broker::{self, Broker, Publication};
 use crate::cli::Failure;
 use crate::cli::node_client::{self, NodeClient, refusal};
 use crate::config::{self, Config, Environment};
+use crate::protocol::channel::ChannelName;
 use crate::protocol::request::{PublishEvent, PublishRequest};
 use crate::redis::{Commands, Config as RedisConfig};
 use crate::trace;
@@ -62,12 +63,14 @@ impl Route {
         NodeClient::parse(matches, environment).map(Self::Node)
     }
 
-    /// Publishes the events of a request body and gives their positions.
-    pub(super) async fn send(&self, body: String) -> Result<Vec<String>, Failure> {
+    /// Publishes the events of a request body, all on `channel`, and gives their positions.
+    pub(super) async fn send(&self, channel: &ChannelName, body: String) -> Result<Vec<String>, Failure> {
         let span = tracing::info_span!(
             target: trace::TARGET,
             "send",
+            otel.name = format!("send {channel}"),
             otel.kind = "producer",
+            messaging.destination.name = channel.as_str(),
             messaging.system = "fanlight",
             messaging.operation.name = "send",
             messaging.operation.type = "send",
