@@ -89,8 +89,40 @@ async fn denied(commands: &Commands) -> Result<Vec<(&'static str, String)>, Comm
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     use super::*;
+
+    /// The names after `marker` in every source below `dir`.
+    #[expect(clippy::disallowed_methods, reason = "a test outside of any runtime")]
+    fn called(dir: &Path, marker: &str, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                called(&path, marker, names);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let after = text.split(marker).skip(1);
+            names.extend(after.map(|rest| rest.chars().take_while(char::is_ascii_uppercase).collect()));
+        }
+    }
+
+    #[test]
+    fn what_the_code_calls_is_looked_at() {
+        let mut names = BTreeSet::new();
+        for marker in ["redis.call('", "redis.pcall('", "cmd(\""] {
+            called(Path::new("src"), marker, &mut names);
+        }
+        assert!(names.len() > 20, "{names:?}");
+        // With another database, with a right of its own, and what is found by accident.
+        for name in ["SELECT", "CONFIG", ""] {
+            names.remove(name);
+        }
+        let used = USED.map(|used| used.split([' ', '|']).next().unwrap());
+        names.retain(|name| !used.contains(&name.as_str()));
+        assert_eq!(names, BTreeSet::new());
+    }
 
     #[test]
     fn the_documented_rights_are_what_is_looked_at() {
