@@ -64,6 +64,14 @@ async fn prometheus_accepts_it_under_load_and_the_series_do_not_grow_with_use() 
     let (after, page) = series().await;
     load.abort();
     assert_eq!(before, after);
+    let labels =
+        after.iter().filter_map(|series| series.split_once('{')).flat_map(|(_, labels)| labels.split("\","));
+    let labels: BTreeSet<&str> = labels.filter_map(|label| Some(label.split_once('=')?.0)).collect();
+    assert_eq!(
+        labels,
+        BTreeSet::from(["le", "reason", "result", "since", "version"]),
+        "and code of refusals"
+    );
     assert!(page.contains("fanlight_connections 200"), "{page}");
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
