@@ -11,6 +11,8 @@ import { logOf, logsOf, openTab, untilHeard, untilOpen, waitsOf } from "./tab.mj
 
 /** Events per second. */
 const RATE = 20;
+/** By so much a measured wait may be shorter than it was; the shortest that is asserted is 1 s. */
+const SLACK_MS = 300;
 const stage = new Stage();
 let origin, browser, profile;
 
@@ -40,12 +42,12 @@ async function settle(publisher, pages, from = 1) {
   const published = await publisher.stop();
   for (const page of pages) {
     await untilHeard(page, published.at(-1));
-    for (const [i, { ids, gaps }] of (await logsOf(page)).logs.entries()) {
+    for (const [i, { ids, gaps, states }] of (await logsOf(page)).logs.entries()) {
       const first = published.indexOf(ids[0]);
       assert.ok(first < from, `client ${i} began with event ${first} of the first ${from}`);
       assertExactlyOnce(ids, published.slice(first), `client ${i}`);
       // Of a channel on which nothing ever was published a node cannot say that nothing is missing.
-      assert.deepEqual(gaps.filter(({ channel }) => channel === "jobs"), []);
+      assert.deepEqual(gaps.filter(({ channel }) => channel === "jobs"), [], JSON.stringify(states));
     }
   }
 }
@@ -53,9 +55,9 @@ async function settle(publisher, pages, from = 1) {
 /** How many of the items are this one. */
 const count = (items, wanted) => items.filter((item) => item === wanted).length;
 
-/** No attempt came before its time. A browser's timers count in whole milliseconds. */
+/** No attempt came before its time, as far as a busy page can tell: the timer runs already when the wait is logged. */
 function assertPatient(waits) {
-  assert.deepEqual(waits.filter(({ retryMs, tookMs, next }) => next === "connecting" && tookMs < retryMs - 2), []);
+  assert.deepEqual(waits.filter(({ retryMs, tookMs, next }) => next === "connecting" && tookMs < retryMs - SLACK_MS), []);
 }
 
 /** Waits that somebody else named, within a span, and not all the same. */
@@ -102,6 +104,9 @@ describe("every durable event reaches the page once", { concurrency: true }, () 
     assertSpread(restarted.filter(({ reason }) => reason === "server_shutdown"), 500, 30_000);
     assertPatient(restarted);
 
+    // A node that has heard no event of a channel yet cannot know that all of them are durable.
+    await pause(1_000);
+    await Promise.all([page, crowd].map((each) => untilHeard(each, publisher.ids.at(-1))));
     const attempts = (await logsOf(crowd)).attempts.length;
     await cluster.redis.restart();
     await pause(3_000);
@@ -170,13 +175,15 @@ describe("every durable event reaches the page once", { concurrency: true }, () 
     const other = await tab({});
     await untilOpen(other);
     const started = publisher.ids.length;
+    const before = (await logsOf(page)).attempts.length;
     const thaw = await freeze(page);
     await until("the other leads", async () => (await logsOf(other)).attempts.length > 0);
     await pause(5_000);
     await untilHeard(other, publisher.ids.at(-1));
     await thaw();
     await settle(publisher, [page, other], started + 1);
-    assert.equal((await logsOf(page)).attempts.length, 1, "it asked the leader, not the server");
+    const { attempts, logs } = await logsOf(page);
+    assert.equal(attempts.length, before, `it asked the leader, not the server: ${JSON.stringify(logs[0].states)}`);
   });
 
   test("though the only tab is frozen: it lets go, and resumes when it thaws", { timeout: 180_000 }, async (t) => {
@@ -214,7 +221,7 @@ describe("every durable event reaches the page once", { concurrency: true }, () 
       const { status, retryAfter, answeredAt } = attempts[i];
       assert.equal(status, 429);
       assert.ok(retryAfter >= 3 && retryAfter <= 8, `Retry-After: ${retryAfter}`);
-      assert.ok(at - answeredAt >= retryAfter * 1000 - 2, `back after ${at - answeredAt} ms, told ${retryAfter} s`);
+      assert.ok(at - answeredAt >= retryAfter * 1000 - SLACK_MS, `back after ${at - answeredAt} ms, told ${retryAfter} s`);
     });
 
     for (const holder of holders) await holder.close();

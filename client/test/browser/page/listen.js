@@ -22,7 +22,7 @@ export function listen(options) {
   window.logs.push(log);
   log.client.on("tick", ({ lastEventId }) => log.ids.push(lastEventId));
   log.client.on("connected", ({ data }) => (log.node = data.node));
-  log.client.on("gap", ({ data }) => log.gaps.push(data));
+  log.client.on("gap", ({ data }) => log.gaps.push({ at: now(), ...data }));
   log.client.on("state", ({ data }) => log.states.push({ at: now(), ...data }));
   log.client.connect();
   return log;
