@@ -22,6 +22,11 @@ export class Publisher {
     this.#done.catch(() => {});
   }
 
+  /** How many of its first events somebody who listens by now may have missed: one is on its way, the next one is heard. */
+  begun() {
+    return this.ids.length + 2;
+  }
+
   /** Ends it. What is under way is acknowledged first. */
   async stop() {
     this.#stopped = true;
