@@ -33,12 +33,14 @@ use signals::Signals;
 /// What a drain may take beyond its own time: the last sockets that take nothing reach their send time-out.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop. `warnings` are about its settings.
 ///
 /// # Errors
 /// When it cannot start: the address is taken, or the system gives no threads.
-pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub fn run(config: Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     memory::purge_at_once();
+    // Not before: they would be said twice.
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("fanlight")

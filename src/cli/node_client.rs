@@ -151,7 +151,9 @@ pub(super) async fn refusal(response: Response) -> String {
         StatusCode::UNAUTHORIZED => {
             format!("refused: {words}; set --api-key (FANLIGHT_API_KEY) or --token (FANLIGHT_TOKEN)")
         }
-        StatusCode::NOT_FOUND => format!("refused: {words}; is this a Fanlight node?"),
+        StatusCode::NOT_FOUND => format!(
+            "refused: {words}; is this a Fanlight node, and the address that its FANLIGHT_ADMIN_LISTEN has, if it is set?"
+        ),
         _ => format!("refused: {words}"),
     }
 }

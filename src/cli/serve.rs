@@ -17,6 +17,5 @@ pub(super) fn parse(matches: &ArgMatches, environment: &Environment) -> Result<B
 }
 
 pub(super) fn run(loaded: Loaded) -> Result<ExitCode, Failure> {
-    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(app::run(loaded.config)?)
+    Ok(app::run(loaded.config, &loaded.warnings)?)
 }

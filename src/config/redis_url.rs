@@ -38,7 +38,9 @@ impl RedisUrl {
     fn parse_server(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let known = matches!(url.scheme(), "redis" | "rediss");
-        let usable = known && url.clone().into_connection_info().is_ok();
+        // What would be passed over in silence is refused, like another product's way to write a Sentinel URL.
+        let understood = url.query_pairs().all(|(name, _)| name == "protocol");
+        let usable = known && understood && url.clone().into_connection_info().is_ok();
         usable.then(|| Self { text: url.as_str().to_owned(), masked: url.password().map(|_| masked(&url)) })
     }
 
@@ -105,6 +107,8 @@ mod tests {
             "redis:///0",
             "redis://h/x",
             "unix:///tmp/s",
+            "redis://h:26379?sentinel_master_name=shop",
+            "redis-sentinel://h:26379#shop",
         ] {
             assert!(RedisUrl::parse(bad).is_err(), "{bad}");
         }

@@ -67,12 +67,13 @@ impl Server {
             Connections { node, router, tasks, stop, max_sockets }
         };
         let Some(admin) = admin_listen else {
-            let public = Listener::bind(listen, connections(routes::everything(&state), max_sockets))?;
+            let public =
+                Listener::bind(listen, LISTEN, connections(routes::everything(&state), max_sockets))?;
             return Ok(Self { public, admin: None, tasks, stop });
         };
         let for_clients = max_sockets - ADMIN_SOCKETS.min(max_sockets / 4);
-        let public = Listener::bind(listen, connections(routes::public(&state), for_clients))?;
-        let admin = Listener::bind(admin, connections(routes::admin(&state), max_sockets))?;
+        let public = Listener::bind(listen, LISTEN, connections(routes::public(&state), for_clients))?;
+        let admin = Listener::bind(admin, ADMIN_LISTEN, connections(routes::admin(&state), max_sockets))?;
         Ok(Self { public, admin: Some(admin), tasks, stop })
     }
 
@@ -108,11 +109,15 @@ impl Server {
     }
 }
 
+const LISTEN: &str = "--listen (FANLIGHT_LISTEN)";
+const ADMIN_LISTEN: &str = "--admin-listen (FANLIGHT_ADMIN_LISTEN)";
+
 /// An address that cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}; {setting} chooses another address")]
 pub struct BindError {
     address: SocketAddr,
+    setting: &'static str,
     source: io::Error,
 }
 
@@ -125,9 +130,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listener {
-    fn bind(address: SocketAddr, connections: Connections) -> Result<Self, BindError> {
+    fn bind(address: SocketAddr, setting: &'static str, connections: Connections) -> Result<Self, BindError> {
         let bound = listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (local, socket) = bound.map_err(|source| BindError { address, source })?;
+        let (local, socket) = bound.map_err(|source| BindError { address, setting, source })?;
         Ok(Self { socket, local, connections })
     }
 

@@ -110,10 +110,9 @@ impl Holder {
     ) -> Result<(), ApiError> {
         let Self::Token(grants) = self else { return Ok(()) };
         let granted = |channel| grants.publish.iter().any(|pattern| pattern.matches(channel));
-        if channels.all(granted) {
-            Ok(())
-        } else {
-            Err(ApiError::forbidden("This token may not publish on every channel of the request"))
+        match channels.find(|channel| !granted(channel)) {
+            None => Ok(()),
+            Some(channel) => Err(ApiError::forbidden(format!("This token may not publish on {channel}"))),
         }
     }
 

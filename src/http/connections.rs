@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -46,7 +47,7 @@ pub(super) async fn list(
     let page = state.node.connections(page).await?;
     let next = page.next.map(|id| id.to_string());
     let body = json!({ "connections": page.rows, "nextCursor": next, "partial": page.partial });
-    Ok(Json(body).into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
 /// `DELETE /api/sse/connections/{id}`.

@@ -51,7 +51,7 @@ impl Between {
             Self::Envoy => "Envoy",
             Self::Alb => "AWS ALB",
             Self::Cloudflare => "Cloudflare",
-            Self::Unknown => "unknown",
+            Self::Unknown => "nothing that says its name",
         }
     }
 
