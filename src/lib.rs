@@ -17,8 +17,6 @@
 //! - [`cli`]: one module per command.
 //! - [`telemetry`]: the log.
 //! - [`app`]: builds the rooms and wires them.
-// The futures of a whole node, one in another, are deeper than the 128 that the compiler follows by default.
-#![recursion_limit = "256"]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod admission;

@@ -53,12 +53,16 @@ impl managed::Manager for Connections {
     type Error = RedisError;
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = match self {
-            Self::Address(manager) => manager.create().await,
-            Self::Sentinel(config) => config.connect().await,
-        }?;
-        greet(&mut connection).await?;
-        Ok(connection)
+        // Boxed, or what connecting needs, TLS and all, would be a part of the future of every command.
+        Box::pin(async {
+            let mut connection = match self {
+                Self::Address(manager) => manager.create().await,
+                Self::Sentinel(config) => config.connect().await,
+            }?;
+            greet(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     async fn recycle(
