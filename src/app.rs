@@ -5,12 +5,14 @@ mod banner;
 mod files;
 mod memory;
 mod signals;
+mod threads;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,15 +43,13 @@ pub fn run(config: Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
     memory::purge_at_once();
     // Not before: they would be said twice.
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("fanlight")
-        .build()
-        .context("cannot start the threads of the node")?;
-    runtime.block_on(serve(config))
+    let no_threads = "cannot start the threads of the node";
+    let requests = threads::for_requests().context(no_threads)?;
+    let events = threads::for_events().context(no_threads)?;
+    events.block_on(serve(config, requests.handle()))
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, requests: &Handle) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install().context("cannot listen for signals")?;
     let clock = Clock::system();
     let files = files::budget(config.streams.max_connections);
@@ -65,9 +65,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let rooms = Rooms { clock: clock.clone(), hub, interest, admission, cluster, broker, notices, jobs };
     let (node, mut tasks) = Node::start(node_config(&config), rooms);
     let (tokens, reloading) = Verifier::start(config.tokens.clone(), clock.clone());
-    let server = http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))?;
-    let local = server.local_addr();
-    let admin = server.admin_addr();
+    let server = threads::within(requests, || {
+        http::Server::bind(http_config(&config, tokens, files.max_sockets), Arc::clone(&node))
+    })?;
+    let (local, admin) = (server.local_addr(), server.admin_addr());
     node.announce(local.to_string(), &mut tasks);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -79,7 +80,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     );
     banner::print(&config.log, local, admin, &broker_name);
     let (closed, done) = (CancellationToken::new(), CancellationToken::new());
-    let serving = tokio::spawn(server.run(closed.clone(), done.clone()));
+    let serving = requests.spawn(server.run(closed.clone(), done.clone()));
 
     let asked_by = tokio::select! {
         signal = signals.next() => signal,

@@ -42,6 +42,13 @@ pub(super) struct CatchUp {
     live: VecDeque<(u64, Rc<Block>)>,
 }
 
+impl CatchUp {
+    /// Everything has been taken out of it.
+    fn is_over(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.len() == 0) && self.live.is_empty()
+    }
+}
+
 /// How a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -183,8 +190,14 @@ impl Connection {
         }
     }
 
+    /// Whether it stands behind its replay: then it is not written to for every event, but when its turn comes.
+    #[inline]
+    pub(super) const fn is_catching_up(&self) -> bool {
+        matches!(self.phase, Phase::CatchingUp(_))
+    }
+
     /// Moves the next blocks of the catch-up into the queue, as many as one write takes. What was live meanwhile comes
-    /// after the replay; with both at their end the connection is live.
+    /// after the replay.
     fn feed(&mut self) {
         for _ in 0..MAX_SLICES {
             let Phase::CatchingUp(catch_up) = &mut self.phase else { return };
@@ -196,7 +209,7 @@ impl Connection {
                     self.push(block);
                 }
             } else {
-                self.phase = Phase::Live;
+                return;
             }
         }
     }
@@ -226,9 +239,12 @@ impl Connection {
             }
         }
         match &self.phase {
-            Phase::CatchingUp(catch_up) if catch_up.replay.is_some() => Wrote::More,
-            _ => Wrote::All,
+            // Only now: what the socket has not taken of a replay does not count as waiting events.
+            Phase::CatchingUp(catch_up) if catch_up.is_over() => self.phase = Phase::Live,
+            Phase::CatchingUp(catch_up) if catch_up.replay.is_some() => return Wrote::More,
+            _ => {}
         }
+        Wrote::All
     }
 
     /// Whether more waits than is allowed. A replay does not count: it is taken from as the socket takes it.

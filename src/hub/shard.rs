@@ -2,7 +2,8 @@
 //!
 //! A turn of the loop: wait for readiness, a command or the next timer tick; take all commands and append their blocks
 //! to the subscribers' queues; look at the timers; then flush the touched sockets, some hundreds at a time, so that a
-//! broadcast to everybody does not keep the poller, the timers and other topics waiting.
+//! broadcast to everybody does not keep the poller, the timers and other topics waiting. Replays are written last and
+//! little of them at a time.
 
 mod fanout;
 mod lag;
@@ -48,6 +49,8 @@ pub(super) struct Shard {
     /// Slots with something to write whose socket is not known to be full. A slot that was emptied or reused meanwhile
     /// costs a look and nothing else.
     dirty: VecDeque<u32>,
+    /// The same of those that still have to be given their replay.
+    replaying: VecDeque<u32>,
     /// How many slots were ever taken out of `dirty`.
     flushed: u64,
     on_the_way: OnTheWay,
@@ -76,6 +79,7 @@ impl Shard {
             subscribers: Subscribers::default(),
             wheel: Wheel::new(now),
             dirty: VecDeque::new(),
+            replaying: VecDeque::new(),
             flushed: 0,
             on_the_way: OnTheWay::default(),
             drain: None,
@@ -135,7 +139,7 @@ impl Shard {
 
     /// How long the poller may wait.
     fn patience(&self) -> Option<Duration> {
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() || !self.replaying.is_empty() {
             return Some(Duration::ZERO);
         }
         (!self.wheel.is_empty() || self.drain.is_some()).then_some(wheel::GRANULARITY)

@@ -21,8 +21,8 @@ use crate::protocol::event::Delivery;
 use crate::protocol::position::Position;
 use crate::protocol::sse::Block;
 
-/// The shortest time between two reads: a storm of clients costs at most two reads in 100 ms.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// The shortest time between two reads: a storm of clients costs at most two reads in any 100 ms.
+const INTERVAL: Duration = Duration::from_millis(60);
 
 /// Clients that may wait for the next read; the others wait for room.
 const QUEUE: usize = 4096;

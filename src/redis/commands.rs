@@ -1,11 +1,14 @@
 //! The pool that commands go through.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, RecycleResult};
+use futures_util::future::FutureExt as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span, field};
 
@@ -28,23 +31,44 @@ pub enum CommandError {
 type Pool = managed::Pool<Connections>;
 type PoolError = managed::PoolError<RedisError>;
 
-/// Makes the pool's connections: deadpool-redis' own manager for a Redis with an address. Behind a Sentinel the address is
+/// Makes the pool's connections, in the runtime that made the pool: each has a task of its own, and of a connection that a
+/// handshake happened to ask for the probe would have to wait behind the handshakes.
+#[derive(Debug)]
+struct Connections {
+    source: Source,
+    home: Option<Handle>,
+}
+
+/// Where connections come from: deadpool-redis' own manager for a Redis with an address. Behind a Sentinel the address is
 /// asked for anew each time; with deadpool-redis' Sentinel variant all connections would queue for that, and none of its
 /// times could be set.
 #[derive(Debug)]
-enum Connections {
+enum Source {
     Address(Box<deadpool_redis::Manager>),
     Sentinel(Arc<Config>),
 }
 
 impl Connections {
     fn new(config: &Arc<Config>) -> Result<Self, ConfigError> {
-        let Some(address) = config.address() else { return Ok(Self::Sentinel(Arc::clone(config))) };
+        // None outside of a runtime, where nothing can connect anyway.
+        let home = Handle::try_current().ok();
+        let Some(address) = config.address() else {
+            return Ok(Self { source: Source::Sentinel(Arc::clone(config)), home });
+        };
         let times = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
             .set_response_timeout(Some(config.response_timeout));
         let manager = deadpool_redis::Manager::new_with_config(address.clone(), times)?;
-        Ok(Self::Address(Box::new(manager)))
+        Ok(Self { source: Source::Address(Box::new(manager)), home })
+    }
+}
+
+impl Source {
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        match self {
+            Self::Address(manager) => managed::Manager::create(&**manager).await,
+            Self::Sentinel(config) => config.connect().await,
+        }
     }
 }
 
@@ -54,15 +78,14 @@ impl managed::Manager for Connections {
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
         // Boxed, or what connecting needs, TLS and all, would be a part of the future of every command.
-        Box::pin(async {
-            let mut connection = match self {
-                Self::Address(manager) => manager.create().await,
-                Self::Sentinel(config) => config.connect().await,
-            }?;
-            greet(&mut connection).await?;
-            Ok(connection)
+        let mut connecting = self.source.connect().boxed();
+        let mut connection = poll_fn(|cx| {
+            let _home = self.home.as_ref().map(Handle::enter);
+            connecting.poll_unpin(cx)
         })
-        .await
+        .await?;
+        greet(&mut connection).await?;
+        Ok(connection)
     }
 
     async fn recycle(
@@ -70,9 +93,9 @@ impl managed::Manager for Connections {
         connection: &mut MultiplexedConnection,
         metrics: &Metrics,
     ) -> RecycleResult<RedisError> {
-        match self {
-            Self::Address(manager) => manager.recycle(connection, metrics).await,
-            Self::Sentinel(_) => redis::cmd("PING").exec_async(connection).await.map_err(Into::into),
+        match &self.source {
+            Source::Address(manager) => manager.recycle(connection, metrics).await,
+            Source::Sentinel(_) => redis::cmd("PING").exec_async(connection).await.map_err(Into::into),
         }
     }
 }

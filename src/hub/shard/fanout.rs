@@ -41,7 +41,7 @@ impl Shard {
             if merged.events() > 0 {
                 connection.last_event = self.now;
             }
-            if !connection.dirty && !connection.blocked {
+            if !connection.dirty && !connection.blocked && !connection.is_catching_up() {
                 connection.dirty = true;
                 self.dirty.push_back(*slot);
             }

@@ -74,7 +74,7 @@ impl Shard {
                 return self.finish(slot, Cause::Complete, None, true);
             }
             connection.release(blocks, replayed_to);
-            self.flush(slot);
+            self.touch(slot);
         }
     }
 

@@ -12,16 +12,29 @@ use crate::protocol::close::CloseReason;
 /// Sockets flushed before the poller is looked at again.
 const FLUSHES_PER_TURN: usize = 512;
 
+/// Of them, those that are behind their replay: a write of a replay is large (what a socket's buffer takes). After a node has
+/// died thousands come back at once; who is live waits for the tenths of a millisecond that these take, and not for all.
+const REPLAYS_PER_TURN: usize = 8;
+
 impl Shard {
+    /// Some of those that are live, then a few replays; neither waits for the end of the others.
     pub(super) fn flush_some(&mut self) {
         for _ in 0..FLUSHES_PER_TURN {
-            let Some(slot) = self.dirty.pop_front() else { return };
+            let Some(slot) = self.dirty.pop_front() else { break };
             self.flushed += 1;
-            if let Some(connection) = self.connections.get_mut(slot as usize)
-                && std::mem::take(&mut connection.dirty)
-            {
-                self.flush(slot);
-            }
+            self.flush_dirty(slot);
+        }
+        for _ in 0..REPLAYS_PER_TURN {
+            let Some(slot) = self.replaying.pop_front() else { break };
+            self.flush_dirty(slot);
+        }
+    }
+
+    fn flush_dirty(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.get_mut(slot as usize)
+            && std::mem::take(&mut connection.dirty)
+        {
+            self.flush(slot);
         }
     }
 
@@ -68,7 +81,8 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(slot as usize)
             && !std::mem::replace(&mut connection.dirty, true)
         {
-            self.dirty.push_back(slot);
+            let list = if connection.is_catching_up() { &mut self.replaying } else { &mut self.dirty };
+            list.push_back(slot);
         }
     }
 
