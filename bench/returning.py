@@ -1,0 +1,121 @@
+"""Ten thousand clients of one channel come back at once, a hundred events late: what is it to those who are live?
+
+Three runs: nobody comes; so many come without a position, which is the cost of the handshakes alone; so many come with one.
+The live streams are of another channel, on the same node. The newcomers' load generator has the lowest priority, so that the
+live streams' one measures the node and not itself.
+"""
+
+import json
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+from harness import CLIENT_CORE, FANLIGHT, server
+
+MISSED = 100
+LIVE, RATE = 500, 100
+KINDS = {"calm": "nobody comes", "new": "as many without a position", "resume": "with a position 100 events old"}
+
+
+def measure(redis_port, newcomers, repetitions):
+    return {
+        "newcomers": newcomers,
+        "runs": [{kind: run(redis_port, kind, newcomers) for kind in KINDS} for _ in range(repetitions)],
+    }
+
+
+def run(redis_port, kind, newcomers):
+    with server("fanlight", redis_port) as (_, url, publish), redis_client(redis_port, "fanlight:bench") as events:
+        position = publish_missed(redis_port)
+        live = bench(["--url", url, "--connections", LIVE, "--rate", RATE, "--warmup", "500ms", "--duration", "1s", *publish])
+        events.recv(1024)  # the first event: warming up begins
+        time.sleep(0.5)
+        stream = url.replace("channels=bench", "channels=own:returning")
+        stream += f"&lastEventId={position}" if kind == "resume" else ""
+        arguments = ["--url", stream, "--connections", newcomers, "--idle", "--warmup", "0s", "--duration", "500ms"]
+        coming = bench(arguments, ["nice", "-n", "19"]) if kind != "calm" else None
+        rate = read_rate(redis_port, coming) if coming else 0
+        result = {"p99": finish(live)["latencyMillis"]["p99"]}
+        if coming:
+            came = finish(coming)
+            if came["open"] != newcomers:
+                sys.exit(f"{came['open']} of {newcomers} came: {came['refused']}")
+            result |= {"seconds": came["connectSeconds"], "bytes": came["bytes"], "readsPer100Millis": rate}
+        return result
+
+
+def bench(arguments, wrapper=()):
+    command = [*wrapper, "taskset", "-c", CLIENT_CORE, FANLIGHT, "bench", "--json", *arguments]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(client):
+    out, err = client.communicate(timeout=120)
+    if not out:
+        sys.exit(err)
+    return json.loads(out)
+
+
+def redis_client(port, channel):
+    """A subscriber, once it is subscribed."""
+    connection = socket.create_connection(("127.0.0.1", port), 20)
+    connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
+    connection.recv(1024)
+    return connection
+
+
+def cli(port, *arguments):
+    command = ["redis-cli", "-p", str(port), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def publish_missed(port):
+    """The position before the events that are missed."""
+    publish = lambda n: cli(port, "FCALL", "fanlight_publish", "1", "own:returning", "missed", json.dumps({"n": n, "pad": "x" * 170}))
+    return [publish(n) for n in range(MISSED + 1)][0]
+
+
+def reads(port):
+    """How often a history was read: each reading of one channel is two XRANGEs (src/broker/redis/lua/read.lua)."""
+    calls = re.findall(r"cmdstat_xrange:calls=(\d+)", cli(port, "INFO", "commandstats"))
+    return sum(map(int, calls)) / 2
+
+
+def read_rate(port, coming):
+    """History reads per 100 ms: the pauses between the first and the last of them, while clients come."""
+    samples = [(time.monotonic(), reads(port))]
+    while coming.poll() is None and time.monotonic() < samples[0][0] + 60:
+        time.sleep(0.02)
+        samples.append((time.monotonic(), reads(port)))
+    first, last = samples[0][1], samples[-1][1]
+    if last - first < 2:
+        return 0  # no pace to speak of
+    began = max(at for at, count in samples if count == first)
+    ended = min(at for at, count in samples if count == last)
+    return (last - first - 1) / (ended - began) / 10
+
+
+def slowdown(measured):
+    """The live p99 while they resume, against the calm one: a ratio within each repetition, and the median of these."""
+    return statistics.median(one["resume"]["p99"] / one["calm"]["p99"] for one in measured["runs"])
+
+
+def most_reads(measured):
+    return max(one["resume"]["readsPer100Millis"] for one in measured["runs"])
+
+
+def render(measured):
+    lines = [
+        f"| {measured['newcomers']:,} come | live p99 ms | of each run | all are there after | read by them |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind, name in KINDS.items():
+        runs = [one[kind] for one in measured["runs"]]
+        median = lambda figure: statistics.median(one.get(figure, 0) for one in runs)
+        came = ["–", "–"] if kind == "calm" else [f"{median('seconds'):.2f} s", f"{median('bytes') / 1e6:,.0f} MB"]
+        each = ", ".join(f"{one['p99']:.1f}" for one in runs)
+        lines.append(f"| {name} | {median('p99'):.1f} | {each} | {came[0]} | {came[1]} |")
+    return "\n".join(lines)
