@@ -11,16 +11,15 @@ use crate::support::{Node, RedisServer, SseRequest, Swarm, secs};
 
 const MISSED: u64 = 100;
 
-/// How often Redis has read a history: each read of one channel is two `XRANGE`s of the script (src/broker/redis/lua/read.lua),
-/// one for where the history begins and one for what is wanted of it.
-async fn reads(redis: &RedisServer) -> u64 {
-    let info = redis.cli(&["INFO", "commandstats"]).await;
-    let calls = |line: &str| {
-        let (name, rest) = line.split_once(":calls=")?;
-        matches!(name, "cmdstat_xrange" | "cmdstat_xrevrange" | "cmdstat_xread")
-            .then(|| rest.split(',').next()?.parse::<u64>().ok())?
-    };
-    info.lines().filter_map(calls).sum::<u64>() / 2
+/// How often the nodes have asked Redis for histories of clients that came back, together.
+async fn reads(nodes: &[Node]) -> u64 {
+    let mut sum = 0;
+    for node in nodes {
+        let metrics = node.get("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("fanlight_history_reads_total "));
+        sum += line.expect("the counter").parse::<u64>().unwrap();
+    }
+    sum
 }
 
 /// Publishes ten events a second apart by 10 ms, and how long the slowest hundredth took to reach one of `swarm`'s streams.
@@ -52,7 +51,7 @@ async fn a_storm_of_resuming_clients_shares_its_reads_and_everybody_gets_everyth
         }
     }
     let before = live_p99(&nodes[0], &live, "calm", 100).await;
-    let (reads_before, began) = (reads(&redis).await, Instant::now());
+    let (reads_before, began) = (reads(&nodes).await, Instant::now());
     let mut coming = JoinSet::new();
     let count = times(2_000, 10_000);
     for i in 0..count {
@@ -75,7 +74,7 @@ async fn a_storm_of_resuming_clients_shares_its_reads_and_everybody_gets_everyth
         kept.push(client.unwrap());
     }
     let took = began.elapsed();
-    let read = reads(&redis).await - reads_before;
+    let read = reads(&nodes).await - reads_before;
     let bound = 2 * 3 * (took.as_millis() as u64 / 100 + 1);
     println!(
         "{count} clients in {took:?}; {read} history reads (bound {bound}); live p99 {before:?} before, {during:?} during"
