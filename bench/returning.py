@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 
 from harness import CLIENT_CORE, FANLIGHT, server
 
@@ -37,7 +38,7 @@ def run(redis_port, kind, newcomers):
         stream += f"&lastEventId={position}" if kind == "resume" else ""
         arguments = ["--url", stream, "--connections", newcomers, "--idle", "--warmup", "0s", "--duration", "500ms"]
         coming = bench(arguments, ["nice", "-n", "19"]) if kind != "calm" else None
-        rate = read_rate(redis_port, coming) if coming else 0
+        rate = read_rate(url.split("/api/")[0], coming) if coming else 0
         result = {"p99": finish(live)["latencyMillis"]["p99"]}
         if coming:
             came = finish(coming)
@@ -78,18 +79,18 @@ def publish_missed(port):
     return [publish(n) for n in range(MISSED + 1)][0]
 
 
-def reads(port):
-    """How often a history was read: each reading of one channel is two XRANGEs (src/broker/redis/lua/read.lua)."""
-    calls = re.findall(r"cmdstat_xrange:calls=(\d+)", cli(port, "INFO", "commandstats"))
-    return sum(map(int, calls)) / 2
+def reads(base):
+    """How often the node has asked Redis for histories of clients that came back."""
+    with urllib.request.urlopen(f"{base}/metrics", timeout=20) as page:
+        return int(re.search(r"^fanlight_history_reads_total (\d+)", page.read().decode(), re.M).group(1))
 
 
-def read_rate(port, coming):
+def read_rate(base, coming):
     """History reads per 100 ms: the pauses between the first and the last of them, while clients come."""
-    samples = [(time.monotonic(), reads(port))]
+    samples = [(time.monotonic(), reads(base))]
     while coming.poll() is None and time.monotonic() < samples[0][0] + 60:
         time.sleep(0.02)
-        samples.append((time.monotonic(), reads(port)))
+        samples.append((time.monotonic(), reads(base)))
     first, last = samples[0][1], samples[-1][1]
     if last - first < 2:
         return 0  # no pace to speak of
