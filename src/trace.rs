@@ -75,12 +75,10 @@ pub fn link(span: &Span, traceparent: &str) {
 
 /// What others need to continue from `span`, or without one from where this thread is; `None` when nobody exports.
 pub fn traceparent(span: &Span) -> Option<Box<str>> {
-    if span.is_none() { Context::map_current(written) } else { written(&span.context()) }
+    if span.is_none() { in_current(written) } else { written(span.context().span().span_context()) }
 }
 
-fn written(context: &Context) -> Option<Box<str>> {
-    let span = context.span();
-    let own = span.span_context();
+fn written(own: &SpanContext) -> Option<Box<str>> {
     own.is_valid()
         .then(|| format!("00-{}-{}-{:02x}", own.trace_id(), own.span_id(), own.trace_flags().to_u8()).into())
 }
@@ -88,24 +86,22 @@ fn written(context: &Context) -> Option<Box<str>> {
 /// Whether this is part of a trace that somebody will see: what would else be a trace of its own, like a heartbeat, is then no
 /// span at all.
 pub fn is_traced() -> bool {
-    Context::map_current(|context| context.span().span_context().is_sampled())
+    in_current(SpanContext::is_sampled)
 }
 
 /// Whether this is part of a trace that nobody will see, so that no further span is worth it.
 pub fn is_passed_over() -> bool {
-    Context::map_current(|context| {
-        let span = context.span();
-        span.span_context().is_valid() && !span.span_context().is_sampled()
-    })
+    in_current(|own| own.is_valid() && !own.is_sampled())
 }
 
 /// The trace and the span that this thread is in now, sampled or not.
 pub(crate) fn here() -> Option<(TraceId, SpanId)> {
-    Context::map_current(|context| {
-        let span = context.span();
-        let own = span.span_context();
-        own.is_valid().then(|| (own.trace_id(), own.span_id()))
-    })
+    in_current(|own| own.is_valid().then(|| (own.trace_id(), own.span_id())))
+}
+
+/// Looks at where this thread is; an invalid context means in no trace.
+fn in_current<T>(look: impl FnOnce(&SpanContext) -> T) -> T {
+    Context::map_current(|context| look(context.span().span_context()))
 }
 
 /// Whether the publisher has decided against this trace. Looks at the flags alone, since it is asked for every event.

@@ -58,8 +58,10 @@ impl AllowedOrigins {
     /// Whether pages of this host are named.
     fn list_host(&self, host: &HeaderValue) -> bool {
         let Self::These(list) = self else { return false };
-        let name = |allowed: &str| allowed.split_once("://").map(|(_, name)| name.as_bytes().to_owned());
-        list.iter().any(|allowed| name(allowed).is_some_and(|name| name == host.as_bytes()))
+        let names = |origin: &str| {
+            origin.split_once("://").is_some_and(|(_, name)| name.as_bytes() == host.as_bytes())
+        };
+        list.iter().any(|origin| names(origin))
     }
 
     /// The layer that answers preflights and marks the answers to pages of other origins.

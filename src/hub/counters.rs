@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connection::Cause;
 use crate::protocol::close::CloseReason;
 use crate::protocol::durations::Histogram;
 use crate::protocol::latency::Latency;
@@ -89,6 +90,13 @@ impl Counters {
     /// Connections ever ended, however.
     pub fn ended(&self) -> u64 {
         self.closed.iter().sum::<u64>() + self.closed_by_client + self.completed
+    }
+
+    /// How many streams ended for each cause, by the name that the statistics have for it.
+    pub fn closings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let by_server = CloseReason::ALL.map(|reason| (Cause::Server(reason), self.closed_for(reason)));
+        let of_themselves = [(Cause::Client, self.closed_by_client), (Cause::Complete, self.completed)];
+        by_server.into_iter().chain(of_themselves).map(|(cause, count)| (cause.name(), count))
     }
 
     /// How many connections were closed for `reason`.

@@ -32,8 +32,8 @@ impl Node {
     }
 
     fn events(&self, page: &mut Page, totals: &Metrics, counters: &Counters) {
-        let (published, published_bytes) = self.tally.taken_in().get();
-        let (_, received_bytes) = self.tally.passed_on().get();
+        let (published, published_bytes) = self.tally.taken_in();
+        let received_bytes = self.tally.received_bytes();
         page.counter("events_published", "Events that publishers gave to this node", published);
         page.counter("published_bytes", "Bytes of data in these", published_bytes);
         page.counter("events_received", "Events that came for this node's streams", totals.total_broadcasts);

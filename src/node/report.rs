@@ -7,7 +7,6 @@ use crate::cluster::counts::{self, Counts};
 use crate::cluster::{Announcement, NodeRow, RedisRow, Report, State, Stats, TOP_CHANNELS};
 use crate::hub::Counters;
 use crate::protocol::channel::{ChannelName, ChannelPattern};
-use crate::protocol::close::CloseReason;
 
 impl Node {
     /// The contract's statistics, of the whole cluster. Answers within a second, whatever Redis does.
@@ -73,11 +72,9 @@ impl Node {
         counts.set(counts::BYTES, counters.bytes_sent);
         counts.set(counts::LIVED_MS, counters.lived_ms);
         counts.set(counts::ERRORS, self.errors());
-        for reason in CloseReason::ALL {
-            counts.set(format!("{}{}", counts::CLOSED, reason.name()), counters.closed_for(reason));
+        for (cause, count) in counters.closings() {
+            counts.set(format!("{}{cause}", counts::CLOSED), count);
         }
-        counts.set(format!("{}client", counts::CLOSED), counters.closed_by_client);
-        counts.set(format!("{}completed", counts::CLOSED), counters.completed);
         for (end, count) in counters.lived.filled() {
             counts.set(format!("{}{end}", counts::LIVED), count);
         }

@@ -22,35 +22,24 @@ pub(super) struct Tally {
     errors: AtomicU64,
     /// By reason, in the order of [`GapReason::ALL`].
     gaps: [AtomicU64; GapReason::ALL.len()],
-    published: Volume,
-    received: Volume,
-}
-
-/// Events and the bytes of their data.
-#[derive(Debug, Default)]
-pub(super) struct Volume {
-    events: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Volume {
-    fn add(&self, events: usize, bytes: usize) {
-        self.events.fetch_add(events as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Events and bytes so far.
-    pub(super) fn get(&self) -> (u64, u64) {
-        (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
-    }
+    published: AtomicU64,
+    published_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Tally {
     pub(super) fn new(heard: Arc<Heard>) -> Self {
-        let [reconnected, broadcasts, errors] = [const { AtomicU64::new(0) }; 3];
-        let (rejected, gaps) = (Mutex::default(), Default::default());
-        let (published, received) = (Volume::default(), Volume::default());
-        Self { rejected, reconnected, heard, broadcasts, errors, gaps, published, received }
+        Self {
+            rejected: Mutex::default(),
+            reconnected: AtomicU64::new(0),
+            heard,
+            broadcasts: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            gaps: Default::default(),
+            published: AtomicU64::new(0),
+            published_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+        }
     }
 
     /// A request was refused with this code.
@@ -91,22 +80,24 @@ impl Tally {
 
     /// The broker has taken these from publishers of this node.
     pub(super) fn published(&self, batch: &[Publication]) {
-        self.published.add(batch.len(), batch.iter().map(|publication| publication.event.data.len()).sum());
+        let bytes: usize = batch.iter().map(|publication| publication.event.data.len()).sum();
+        self.published.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.published_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Events that publishers gave to this node, and the bytes of their data.
+    pub(super) fn taken_in(&self) -> (u64, u64) {
+        (self.published.load(Ordering::Relaxed), self.published_bytes.load(Ordering::Relaxed))
     }
 
     /// An event with so many bytes of data came for this node's streams.
     pub(super) fn received(&self, bytes: usize) {
-        self.received.add(1, bytes);
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What publishers gave to this node.
-    pub(super) fn taken_in(&self) -> &Volume {
-        &self.published
-    }
-
-    /// What the broker gave to this node's streams.
-    pub(super) fn passed_on(&self) -> &Volume {
-        &self.received
+    /// Bytes of data that came for this node's streams.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Errors so far.

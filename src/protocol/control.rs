@@ -1,7 +1,8 @@
 //! Control events: what the server itself tells a client, byte for byte as the contract has it.
 //!
 //! They are no events of any channel: they carry no `id:`, so that a client's position stays what it was (only the first
-//! block of a client without one gives it its first, and one behind the gaps that a resuming client is told moves it past them), and a [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
+//! block of a client without one gives it its first, and one behind the gaps that a resuming client is told moves it past
+//! them), and a [`Block`] counts them as none. All text in them goes through JSON, which has no line breaks.
 
 use serde::Serialize;
 

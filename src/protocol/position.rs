@@ -11,6 +11,10 @@ pub const MAX_LEN: usize = 64;
 /// `n` stays below this so that a Redis script (IEEE doubles) counts exactly.
 pub const N_LIMIT: u64 = 1 << 53;
 
+/// `n` counts in steps of 1/2048 ms: a time in milliseconds is shifted by so many bits. It keeps ahead of the clock at two
+/// million events a second.
+pub const STEP_BITS: u32 = 11;
+
 /// A place in the history of one Redis. Ordered by epoch (a time of birth), then by `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -36,10 +40,10 @@ impl Position {
         (position.n < N_LIMIT).then_some(position)
     }
 
-    /// When the event was published, in Unix milliseconds on the broker's clock: `n` counts in steps of 1/2048 ms. Ahead of
-    /// that clock when it was set back, or while more than two million events a second are published.
+    /// When the event was published, in Unix milliseconds on the broker's clock: ahead of that clock when it was set back, or
+    /// while more than two million events a second are published.
     pub const fn unix_millis(self) -> u64 {
-        self.n >> 11
+        self.n >> STEP_BITS
     }
 }
 

@@ -61,7 +61,7 @@ enum Choice {
 
 impl Choice {
     fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, WrongVariable> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let set = |name| set(variable, name);
         let wrong = |name, value: &str, allowed: &str| {
             Err(WrongVariable { name, problem: format!("is {value:?}; allowed: {allowed}") })
         };
@@ -91,8 +91,13 @@ impl Choice {
 
 /// Where the collector is; the SDK reads it too.
 fn endpoint(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    set(variable, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| set(variable, "OTEL_EXPORTER_OTLP_ENDPOINT"))
+}
+
+/// A variable's value. Empty is not set, by the specification.
+fn set(variable: &dyn Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).filter(|value| !value.is_empty())
 }
 
 /// A running exporter.

@@ -8,14 +8,11 @@ use crate::broker::replay::{self, Extent, Replay};
 use crate::broker::{Config, History, HistoryRequest, Publication};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::Delivery;
-use crate::protocol::position::Position;
+use crate::protocol::position::{Position, STEP_BITS};
 
 /// How many bytes of events all histories hold at most. When it is full the channels that have been quiet for longest
 /// lose theirs, and then the busiest lose their oldest events; both is told as `history_trimmed`.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
-
-/// `n` counts in steps of 1/2048 ms, so that it keeps ahead of the clock at two million events a second.
-const STEPS_PER_MS: u32 = 11;
 
 /// What became of a publication.
 pub(super) enum Appended {
@@ -61,7 +58,7 @@ impl Store {
             ttl_ms: millis(config.history_ttl),
             max_bytes: MAX_BYTES,
             epoch: now,
-            n: now << STEPS_PER_MS,
+            n: now << STEP_BITS,
             floor: 0,
             bytes: 0,
             rings: HashMap::new(),
@@ -80,7 +77,7 @@ impl Store {
     pub(super) fn append(&mut self, publication: &Publication, now: u64) -> Appended {
         self.expire(now);
         let key = publication.idempotency_key.clone().map(|key| (publication.channel.clone(), key));
-        let next = Position { epoch: self.epoch, n: (self.n + 1).max(now << STEPS_PER_MS) };
+        let next = Position { epoch: self.epoch, n: (self.n + 1).max(now << STEP_BITS) };
         if let Some(key) = key {
             match self.keys.entry(key) {
                 Entry::Occupied(first) => return Appended::Repeated(*first.get()),
@@ -138,7 +135,7 @@ impl Store {
 
     /// Drops what is too old.
     fn expire(&mut self, now: u64) {
-        let horizon = now.saturating_sub(self.ttl_ms) << STEPS_PER_MS;
+        let horizon = now.saturating_sub(self.ttl_ms) << STEP_BITS;
         while self.quiet.first_key_value().is_some_and(|(&last, _)| last < horizon) {
             self.forget_quietest();
         }
@@ -221,7 +218,7 @@ mod tests {
         let mut store = store(10, HOUR);
         let positions = [2_000_000, 2_000_000, 1_500_000].map(|now| append(&mut store, "a", "x", now));
         assert!(positions[0] < positions[1] && positions[1] < positions[2]);
-        assert_eq!(positions[0].n >> STEPS_PER_MS, 2_000_000);
+        assert_eq!(positions[0].n >> STEP_BITS, 2_000_000);
     }
 
     #[test]

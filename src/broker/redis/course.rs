@@ -5,11 +5,11 @@
 
 use crate::protocol::channel::ChannelName;
 use crate::protocol::durable::Frame;
-use crate::protocol::position::Position;
+use crate::protocol::position::{Position, STEP_BITS};
 
 /// An event so far ahead, 10 minutes in positions, or of another epoch is believed only when Redis knows of it. Anybody who
 /// may publish on a channel can write a frame, and with a great number in it everything real would seem to be past.
-const LEAP: u64 = 600_000 << 11;
+const LEAP: u64 = 600_000 << STEP_BITS;
 
 /// What a durable frame means to a node that stands at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@ impl Pausable {
                 give.send(Arc::new(Admission::clustered(config, store, clock, |_| {}))).unwrap();
                 loop {
                     match orders.try_recv() {
+                        // The node stands still as one thing, with all its tasks: they run on this thread.
                         Ok(pause) => std::thread::sleep(pause),
                         Err(std::sync::mpsc::TryRecvError::Empty) => sleep(Duration::from_millis(1)).await,
                         Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
