@@ -15,11 +15,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::store::{Appended, Store};
 use super::{
-    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication,
-    Recipient, Status,
+    Acknowledgement, Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice,
+    Publication, Recipient, Status,
 };
 use crate::clock::Clock;
-use crate::protocol::position::Position;
 
 /// How long a publisher waits for a node that does not take its events.
 const PUBLISH_WAIT: Duration = Duration::from_secs(5);
@@ -67,7 +66,7 @@ impl Memory {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn append(&self, step: &[Publication]) -> Result<Vec<Position>, BrokerError> {
+    async fn append(&self, step: &[Publication]) -> Result<Vec<Acknowledgement>, BrokerError> {
         // The places in the queue come before the lock: the queue is in the order of the positions only if nobody can
         // slip in between assigning and sending, and nothing may wait while it holds a lock.
         let reserved = tokio::time::timeout(PUBLISH_WAIT, self.notices.reserve_many(step.len())).await;
@@ -81,22 +80,25 @@ impl Memory {
                 if let Some(permit) = permits.next() {
                     permit.send(Notice::Event(delivery));
                 }
-                position
+                Acknowledgement::Appended(position)
             }
-            Appended::Repeated(position) => position,
+            Appended::Repeated(position) => Acknowledgement::Repeated(position),
         };
         Ok(step.iter().map(append).collect())
     }
 }
 
 impl Broker for Memory {
-    fn publish<'a>(&'a self, batch: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>> {
+    fn publish<'a>(
+        &'a self,
+        batch: &'a [Publication],
+    ) -> BoxFuture<'a, Result<Vec<Acknowledgement>, BrokerError>> {
         async move {
-            let mut positions = Vec::with_capacity(batch.len());
+            let mut acknowledged = Vec::with_capacity(batch.len());
             for step in batch.chunks(STEP) {
-                positions.extend(self.append(step).await?);
+                acknowledged.extend(self.append(step).await?);
             }
-            Ok(positions)
+            Ok(acknowledged)
         }
         .boxed()
     }

@@ -86,6 +86,33 @@ pub struct Publication {
     pub idempotency_key: Option<Box<str>>,
 }
 
+/// What became of a publication that the broker has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// It is in the history, at this position.
+    Appended(Position),
+    /// Its idempotency key had been used before, for the event at this position, whatever that one said. Nothing of the
+    /// publication is anywhere.
+    Repeated(Position),
+}
+
+impl Acknowledgement {
+    /// What its publisher is answered.
+    pub const fn position(self) -> Position {
+        match self {
+            Self::Appended(position) | Self::Repeated(position) => position,
+        }
+    }
+
+    /// Where the publication is; `None` when it is nowhere.
+    pub const fn appended(self) -> Option<Position> {
+        match self {
+            Self::Appended(position) => Some(position),
+            Self::Repeated(_) => None,
+        }
+    }
+}
+
 /// A durable channel that somebody wants to catch up on.
 #[derive(Clone, Debug)]
 pub struct HistoryRequest {
@@ -151,7 +178,10 @@ pub enum BrokerError {
 pub trait Broker: Send + Sync + 'static {
     /// Appends to the channels' histories, assigns the positions and publishes, as one step and in one round trip.
     /// What is acknowledged is in the history.
-    fn publish<'a>(&'a self, batch: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>>;
+    fn publish<'a>(
+        &'a self,
+        batch: &'a [Publication],
+    ) -> BoxFuture<'a, Result<Vec<Acknowledgement>, BrokerError>>;
 
     /// Reads what came after the given positions; one request per channel.
     fn history<'a>(&'a self, requests: &'a [HistoryRequest]) -> BoxFuture<'a, Result<History, BrokerError>>;

@@ -139,7 +139,7 @@ fn union(requests: &[Request]) -> Vec<HistoryRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Publication, Recipient, Status};
+    use crate::broker::{Acknowledgement, Publication, Recipient, Status};
     use futures_util::future::{BoxFuture, FutureExt};
     use std::sync::Mutex;
     use tokio::sync::watch;
@@ -149,7 +149,10 @@ mod tests {
     struct Asked(Mutex<Vec<Vec<HistoryRequest>>>);
 
     impl Broker for Asked {
-        fn publish<'a>(&'a self, _: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>> {
+        fn publish<'a>(
+            &'a self,
+            _: &'a [Publication],
+        ) -> BoxFuture<'a, Result<Vec<Acknowledgement>, BrokerError>> {
             std::future::ready(Ok(vec![])).boxed()
         }
 

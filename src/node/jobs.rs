@@ -69,10 +69,10 @@ impl Jobs {
         (jobs, recorder, backlog)
     }
 
-    /// Records what was just published, so that whoever has published it can read it at once. What fails here is mended
+    /// Records what was just appended, so that whoever has published it can read it at once. What fails here is mended
     /// by the recorder, which hears the same events.
-    pub(super) async fn published(&self, batch: &[Publication], positions: &[Position]) {
-        let on_jobs = batch.iter().zip(positions).filter(|(event, _)| event.channel.as_str() == JOBS);
+    pub(super) async fn published(&self, appended: &[(&Publication, Position)]) {
+        let on_jobs = appended.iter().filter(|(event, _)| event.channel.as_str() == JOBS);
         let updates: Vec<JobUpdate> =
             on_jobs.filter_map(|(event, at)| JobUpdate::from_event(&event.event, Place::at(*at))).collect();
         if updates.is_empty() {

@@ -3,7 +3,7 @@
 use tracing::Instrument as _;
 
 use super::{Node, spans};
-use crate::broker::{BrokerError, Publication};
+use crate::broker::{Acknowledgement, BrokerError, Publication};
 use crate::protocol::position::Position;
 use crate::protocol::request::PublishEvent;
 use crate::trace;
@@ -70,10 +70,13 @@ impl Node {
                 self.publishing.failed(error);
             }
         }
-        let positions = published?;
-        self.tally.published(&batch);
-        self.jobs.published(&batch, &positions).await;
-        Ok(positions)
+        let acknowledged = published?;
+        // A repetition changes nothing, whatever it says this time.
+        let appended: Vec<(&Publication, Position)> =
+            batch.iter().zip(&acknowledged).filter_map(|(event, at)| Some((event, at.appended()?))).collect();
+        self.tally.published(&appended);
+        self.jobs.published(&appended).await;
+        Ok(acknowledged.into_iter().map(Acknowledgement::position).collect())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cluster::Heard;
 use crate::cluster::counts::{self, Counts};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::close::GapReason;
+use crate::protocol::position::Position;
 
 /// The node's own counts since its start.
 #[derive(Debug)]
@@ -78,10 +79,10 @@ impl Tally {
         GapReason::ALL.iter().map(|reason| reason.name()).zip(counts)
     }
 
-    /// The broker has taken these from publishers of this node.
-    pub(super) fn published(&self, batch: &[Publication]) {
-        let bytes: usize = batch.iter().map(|publication| publication.event.data.len()).sum();
-        self.published.fetch_add(batch.len() as u64, Ordering::Relaxed);
+    /// The broker has appended these, from publishers of this node.
+    pub(super) fn published(&self, appended: &[(&Publication, Position)]) {
+        let bytes: usize = appended.iter().map(|(publication, _)| publication.event.data.len()).sum();
+        self.published.fetch_add(appended.len() as u64, Ordering::Relaxed);
         self.published_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 

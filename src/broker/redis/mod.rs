@@ -61,8 +61,8 @@ use self::scripts::Scripts;
 use self::supervisor::{Supervisor, Tools};
 use super::replay::Replay;
 use super::{
-    Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice, Publication,
-    Recipient, Status,
+    Acknowledgement, Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice,
+    Publication, Recipient, Status,
 };
 use crate::clock::Clock;
 use crate::protocol::latency::RoundTrips;
@@ -147,16 +147,16 @@ struct RedisBroker {
 }
 
 impl RedisBroker {
-    async fn publish(&self, batch: &[Publication]) -> Result<Vec<Position>, BrokerError> {
-        let mut positions = Vec::with_capacity(batch.len());
+    async fn publish(&self, batch: &[Publication]) -> Result<Vec<Acknowledgement>, BrokerError> {
+        let mut acknowledged = Vec::with_capacity(batch.len());
         for part in batch.chunks(MAX_BATCH) {
             let texts: Vec<String> = self.commands.invoke(&self.scripts.publish(part)).await?;
-            let parsed: Option<Vec<Position>> = texts.iter().map(|text| Position::parse(text)).collect();
+            let parsed: Option<Vec<_>> = texts.iter().map(|text| scripts::acknowledgement(text)).collect();
             let parsed = parsed.filter(|parsed| parsed.len() == part.len());
-            positions
+            acknowledged
                 .extend(parsed.ok_or_else(|| BrokerError::Refused("an answer without positions".into()))?);
         }
-        Ok(positions)
+        Ok(acknowledged)
     }
 
     async fn history(&self, requests: &[HistoryRequest]) -> Result<History, BrokerError> {
@@ -201,7 +201,10 @@ impl RedisBroker {
 }
 
 impl Broker for RedisBroker {
-    fn publish<'a>(&'a self, batch: &'a [Publication]) -> BoxFuture<'a, Result<Vec<Position>, BrokerError>> {
+    fn publish<'a>(
+        &'a self,
+        batch: &'a [Publication],
+    ) -> BoxFuture<'a, Result<Vec<Acknowledgement>, BrokerError>> {
         self.publish(batch).boxed()
     }
 

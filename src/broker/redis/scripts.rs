@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::broker::{Config, Publication};
+use crate::broker::{Acknowledgement, Config, Publication};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::durable;
+use crate::protocol::position::Position;
 use crate::redis::{Call, Keys, Script};
 
 macro_rules! script {
@@ -70,7 +71,7 @@ impl Scripts {
         script.call(&[&self.clock, &self.index])
     }
 
-    /// Appends and publishes; answers the positions as texts.
+    /// Appends and publishes; answers what [`acknowledgement`] reads, one for each.
     pub(super) fn publish(&self, batch: &[Publication]) -> Call<'static> {
         let mut call = self.call(&PUBLISH);
         call.arg(&[&*self.history, &self.once, &self.channel]).arg(self.size).arg(self.ttl_ms);
@@ -142,6 +143,14 @@ impl Scripts {
             include_str!("lua/core.lua"),
             include_str!("lua/function.lua"),
         )
+    }
+}
+
+/// Reads what `publish.lua` answers about one event; `None` when it is no such thing.
+pub(super) fn acknowledgement(text: &str) -> Option<Acknowledgement> {
+    match text.strip_prefix('=') {
+        None => Position::parse(text).map(Acknowledgement::Appended),
+        Some(first) => Position::parse(first).map(Acknowledgement::Repeated),
     }
 }
 

@@ -133,8 +133,8 @@ impl Direct {
         for publication in &mut batch {
             publication.event.traceparent = traceparent.map(Into::into);
         }
-        let positions = self.broker.publish(&batch).await.with_context(|| self.broker.describe())?;
-        Ok(positions.iter().map(ToString::to_string).collect())
+        let acknowledged = self.broker.publish(&batch).await.with_context(|| self.broker.describe())?;
+        Ok(acknowledged.into_iter().map(|one| one.position().to_string()).collect())
     }
 }
 

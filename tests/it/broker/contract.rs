@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use fanlight::broker::{Config, Notice, Publication};
+use fanlight::broker::{Acknowledgement, Config, Notice, Publication};
 use fanlight::protocol::close::GapReason;
 use fanlight::protocol::event::{Event, EventType, Key};
 use fanlight::protocol::position::Position;
 
-use super::fixture::{Fixture, channel, events, publication};
+use super::fixture::{self, Fixture, channel, events, publication};
 use crate::support::{RedisServer, eventually, secs};
 
 /// Runs every promise on both brokers.
@@ -92,7 +92,7 @@ async fn a_batch_is_acknowledged_with_its_positions_and_delivered_in_its_order(
     node.subscribe(&["a", "b"]).await;
     let batch: Vec<_> =
         (0..1000).map(|i| publication(if i % 7 == 0 { "b" } else { "a" }, &i.to_string())).collect();
-    let positions = node.broker.publish(&batch).await.unwrap();
+    let positions = node.publish_all(&batch).await;
     assert!(positions.is_sorted_by(|a, b| a < b));
     for (sent, position) in batch.iter().zip(positions) {
         let event = node.event().await;
@@ -101,7 +101,7 @@ async fn a_batch_is_acknowledged_with_its_positions_and_delivered_in_its_order(
             (&sent.channel, &sent.event, Some(position))
         );
     }
-    assert_eq!(node.broker.publish(&[]).await.unwrap(), []);
+    assert_eq!(node.publish_all(&[]).await, []);
 }
 
 async fn publishers_at_the_same_time_lose_nothing_and_repeat_nothing(start: impl AsyncFn(Config) -> Fixture) {
@@ -113,7 +113,7 @@ async fn publishers_at_the_same_time_lose_nothing_and_repeat_nothing(start: impl
             let mut positions = Vec::new();
             for i in 0..100 {
                 let sent = publication(["a", "b"][who % 2], &format!("{who}.{i}"));
-                positions.extend(broker.publish(&[sent]).await.unwrap());
+                positions.extend(fixture::positions(broker.publish(&[sent]).await.unwrap()));
             }
             positions
         })
@@ -141,14 +141,16 @@ async fn a_repeated_idempotency_key_answers_the_first_position_and_delivers_noth
         ..publication(name, data)
     };
     let batch = [keyed("a", "1", "k:*?[]"), keyed("a", "2", "k:*?[]"), keyed("b", "3", "k:*?[]")];
-    let positions = node.broker.publish(&batch).await.unwrap();
-    assert_eq!(positions[0], positions[1]);
-    assert_ne!(positions[0], positions[2], "a key is of its channel");
+    let first = node.broker.publish(&batch).await.unwrap();
+    let at = first[0].position();
+    assert_eq!(first[..2], [Acknowledgement::Appended(at), Acknowledgement::Repeated(at)]);
+    assert!(first[2].appended() > Some(at), "a key is of its channel");
     let again = node.broker.publish(&[keyed("a", "4", "k:*?[]"), keyed("a", "5", "other")]).await.unwrap();
-    assert_eq!(again[0], positions[0]);
+    assert_eq!(again[0], Acknowledgement::Repeated(at));
+    assert!(again[1].appended() > first[2].appended());
     let data = |notices: &[Notice]| events(notices).into_iter().map(|(_, data)| data).collect::<Vec<_>>();
     assert_eq!(data(&node.drain("a").await), ["1", "3", "5"]);
-    assert_eq!(node.since("a", Position { n: 0, ..positions[0] }).await.0, ["1", "5", "the end"]);
+    assert_eq!(node.since("a", Position { n: 0, ..at }).await.0, ["1", "5", "the end"]);
 }
 
 async fn history_is_exactly_what_came_after_a_position(start: impl AsyncFn(Config) -> Fixture) {
@@ -201,7 +203,7 @@ async fn a_history_of_many_channels_and_pages_is_complete_and_in_order(
             publications
                 .push(publication(&names[channels[i]], &"x".repeat(if n % 20 == 0 { 99_000 } else { n })));
         }
-        let positions = node.broker.publish(&publications).await.unwrap();
+        let positions = node.publish_all(&publications).await;
         published.extend(channels.into_iter().zip(positions));
     }
     let middle = published[1500].1;
@@ -239,7 +241,7 @@ async fn a_trimmed_history_is_a_gap_and_gives_what_is_left(start: impl AsyncFn(C
     let node = start(Config { history_size: 10, ..Config::default() }).await;
     let quiet = node.publish("quiet", "kept").await;
     let batch: Vec<_> = (0..500).map(|i| publication("a", &i.to_string())).collect();
-    let positions = node.broker.publish(&batch).await.unwrap();
+    let positions = node.publish_all(&batch).await;
     let (left, gap) = node.since("a", quiet).await;
     assert_eq!(gap, Some(GapReason::HistoryTrimmed));
     assert!((10..=200).contains(&left.len()), "{} are left", left.len());
@@ -274,7 +276,7 @@ async fn a_quiet_channel_whose_events_are_all_there_is_no_gap(start: impl AsyncF
     node.publish("quiet", "1").await;
     for _ in 0..5 {
         let batch: Vec<_> = (0..200).map(|_| publication("busy", "x")).collect();
-        node.broker.publish(&batch).await.unwrap();
+        node.publish_all(&batch).await;
     }
     assert_eq!(node.since("quiet", start).await, (vec!["1".into()], None));
     assert_eq!(node.since("silent", start).await, (vec![], None));

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanlight::broker::{
-    self, Broker, Config, History, HistoryRequest, Interest, InterestChanges, Notice, Publication,
+    self, Acknowledgement, Broker, Config, History, HistoryRequest, Interest, InterestChanges, Notice,
+    Publication,
 };
 use fanlight::clock::Clock;
 use fanlight::protocol::channel::ChannelName;
@@ -147,7 +148,12 @@ impl Fixture {
 
     /// Publishes one event and returns its position.
     pub(crate) async fn publish(&self, name: &str, data: &str) -> Position {
-        self.broker.publish(&[publication(name, data)]).await.unwrap()[0]
+        self.publish_all(&[publication(name, data)]).await[0]
+    }
+
+    /// Publishes events and returns their positions.
+    pub(crate) async fn publish_all(&self, batch: &[Publication]) -> Vec<Position> {
+        positions(self.broker.publish(batch).await.unwrap())
     }
 
     /// The next notice; positions must not go back.
@@ -245,6 +251,11 @@ pub(crate) fn channel(name: &str) -> ChannelName {
 
 pub(crate) fn publication(name: &str, data: &str) -> Publication {
     Publication { channel: channel(name), event: Event::unnamed(data), idempotency_key: None }
+}
+
+/// What the publisher is answered.
+pub(crate) fn positions(acknowledged: Vec<Acknowledgement>) -> Vec<Position> {
+    acknowledged.into_iter().map(Acknowledgement::position).collect()
 }
 
 /// Channel and data of the events among notices.

@@ -47,7 +47,7 @@ async fn what_the_function_publishes_is_durable_and_ordered_with_everything_else
     // The two ways share the idempotency keys.
     assert_eq!(publish(&server, &["a", "", "again", "", "once"]).await, third);
     let again = Publication { idempotency_key: Some("once".into()), ..publication("a", "again") };
-    assert_eq!(node.broker.publish(&[again]).await.unwrap(), [third]);
+    assert_eq!(node.publish_all(&[again]).await, [third]);
     assert_eq!(node.drain("a").await, []);
 }
 

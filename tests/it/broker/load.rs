@@ -9,7 +9,7 @@ use fanlight::broker::{Config, Notice};
 use fanlight::protocol::position::Position;
 use tokio::task::JoinHandle;
 
-use super::fixture::{Fixture, channel, publication};
+use super::fixture::{self, Fixture, channel, publication};
 use crate::support::{RedisServer, eventually, secs};
 
 /// Publishes small batches on three channels until it is told to stop; returns what was acknowledged.
@@ -20,7 +20,9 @@ fn publish_until(node: &Fixture, stop: Arc<AtomicBool>) -> JoinHandle<BTreeSet<P
         for i in 0.. {
             let batch: Vec<_> =
                 (0..10).map(|k| publication(["a", "b", "c"][(i + k) % 3], &format!("{i}.{k}"))).collect();
-            acknowledged.extend(broker.publish(&batch).await.expect("commands are not disturbed"));
+            acknowledged.extend(fixture::positions(
+                broker.publish(&batch).await.expect("commands are not disturbed"),
+            ));
             if stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -112,7 +114,7 @@ async fn a_subscriber_cut_for_its_output_buffer_is_filled() {
     for round in 1..=3 {
         // One script, so that Redis cannot write anything of it out before the limit is reached.
         let batch: Vec<_> = (0..1000).map(|i| publication(["a", "b"][i % 2], &"x".repeat(1000))).collect();
-        let acknowledged = node.broker.publish(&batch).await.unwrap().into_iter().collect();
+        let acknowledged = node.publish_all(&batch).await.into_iter().collect();
         all_arrive(&mut node, &acknowledged).await;
         eventually("the limit was reached and it is back", secs(10), async || {
             match node.broker.status().borrow().reconnects {
@@ -132,7 +134,7 @@ async fn a_node_that_takes_nothing_for_a_while_misses_nothing() {
     let mut acknowledged = BTreeSet::new();
     for _ in 0..30 {
         let batch: Vec<_> = (0..1000).map(|i| publication(["a", "b", "c"][i % 3], "x")).collect();
-        acknowledged.extend(node.broker.publish(&batch).await.unwrap());
+        acknowledged.extend(node.publish_all(&batch).await);
     }
     all_arrive(&mut node, &acknowledged).await;
     assert!(node.broker.status().borrow().reconnects > 0, "the queues were not full");
@@ -177,7 +179,7 @@ async fn a_large_history_costs_what_it_holds_however_far_back_it_is_asked_for() 
     node.publish("a", "0").await;
     for _ in 0..20 {
         let batch: Vec<_> = (0..10).map(|_| publication("a", &"x".repeat(200_000))).collect();
-        node.broker.publish(&batch).await.unwrap();
+        node.publish_all(&batch).await;
     }
     server.cli(&["CONFIG", "RESETSTAT"]).await;
     let epoch = node.publish("b", "0").await.epoch;

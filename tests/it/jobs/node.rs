@@ -216,6 +216,48 @@ async fn what_was_published_while_no_node_ran_is_recorded_by_the_first_that_come
     all_count(&second, &counted(0, 1, 1, 0, 0)).await;
 }
 
+/// Publishes under one idempotency key; returns the position.
+async fn publish_once(node: &Node, event: &str, data: &Value) -> String {
+    let body = json!({ "channel": "jobs", "event": event, "data": data, "idempotencyKey": "once" });
+    let answer = node.send(&Request::post("/api/events", &body)).await;
+    assert_eq!(answer.status(), 202, "{}", answer.text());
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_repeated_idempotency_key_changes_no_job_whatever_it_says() {
+    let redis = RedisServer::start().await;
+    for node in [Node::builder().start().await, Node::start(&redis, &[]).await] {
+        let first = publish_once(&node, "job_started", &json!({ "id": "a" })).await;
+        node.publish("jobs", "job_progress", &json!({ "id": "a", "progress": 2 })).await;
+        let state = job(&node, "a").await;
+        for id in ["a", "b"] {
+            assert_eq!(publish_once(&node, "job_completed", &json!({ "id": id })).await, first);
+            assert_eq!((job(&node, "a").await, job(&node, "b").await), (state.clone(), Value::Null));
+        }
+        assert_eq!(counts(&node).await, counted(0, 1, 0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_was_appended_and_never_recorded_is_recorded_although_the_publisher_says_otherwise_when_it_repeats()
+ {
+    let redis = RedisServer::start().await;
+    // It loads the function. Then nobody is there to record what is appended, as if a node died in between.
+    Node::start(&redis, &[]).await.kill();
+    let function = format!("{}_publish", redis.prefix().trim_end_matches(':').replace('-', "_"));
+    let first =
+        redis.cli(&["FCALL", &function, "1", "jobs", "job_started", r#"{"id":"a"}"#, "", "once"]).await;
+    let node = Node::start(&redis, &[]).await;
+    assert_eq!(publish_once(&node, "job_completed", &json!({ "id": "b" })).await, first.trim());
+    let nodes = [node];
+    all_count(&nodes, &counted(0, 1, 0, 0, 0)).await;
+    assert_eq!(
+        (status(&nodes[0], "a").await, job(&nodes[0], "b").await),
+        (json!("in_progress"), Value::Null)
+    );
+}
+
 #[tokio::test]
 async fn a_job_expires_with_the_history() {
     let redis = RedisServer::start().await;
