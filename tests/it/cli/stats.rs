@@ -18,18 +18,19 @@ async fn a_person_sees_totals_and_a_row_per_node_and_a_machine_the_same_as_json(
     let _streams = Swarm::open(&[nodes[0].addr(), nodes[1].addr()], 5, "/stream").await;
     let url = nodes[0].url();
     let variables = [("FANLIGHT_URL", url.as_str()), ("FANLIGHT_API_KEY", "0123456789abcdef")];
-    let text = eventually("both nodes and all streams are shown", secs(10), async || {
+    let text = eventually("both nodes and all streams are shown", secs(30), async || {
         let ran = run(&["stats"], &variables);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         check(ran.stdout.starts_with("5 streams of 5 addresses, 0 sessions, on 2 nodes"), &ran.stdout)?;
+        // A node that the machine is too busy for is degraded for a moment.
+        for (id, streams) in [("first", "3"), ("second", "2")] {
+            let row = ran.stdout.lines().find(|line| line.starts_with(id)).ok_or("a row is missing")?;
+            check(row.split_whitespace().take(3).eq([id, "healthy", streams]), &ran.stdout)?;
+        }
         Ok::<_, String>(ran.stdout)
     })
     .await;
     assert!(!text.contains('\u{1b}'), "plain when piped");
-    for (id, streams) in [("first", "3"), ("second", "2")] {
-        let row = text.lines().find(|line| line.starts_with(id)).expect("a row");
-        assert_eq!(row.split_whitespace().take(3).collect::<Vec<_>>(), [id, "healthy", streams], "{text}");
-    }
     let ran = run(&["stats", "--json"], &variables);
     let told: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(told["activeConnections"], 5);

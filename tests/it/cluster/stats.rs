@@ -19,7 +19,7 @@ pub(super) async fn stats_of(addr: SocketAddr) -> Value {
 /// Waits until the statistics of every node are as wanted; `wanted` says what it sees when they are not.
 pub(super) async fn all_say(nodes: &[Node], what: &str, wanted: impl Fn(&Value) -> Result<(), String>) {
     for node in nodes {
-        eventually(what, secs(10), async || {
+        eventually(what, secs(30), async || {
             let stats = stats_of(node.addr()).await;
             wanted(&stats).map_err(|why| format!("{why} of {stats:#}"))
         })
@@ -86,20 +86,22 @@ async fn every_node_says_the_same_and_everything_counts_once() {
         said.push(stats);
     }
     assert!(said.windows(2).all(|pair| pair[0] == pair[1]), "{said:#?}");
+    // A node that the machine is too busy for is degraded for a moment.
+    all_say(&nodes, "every node is healthy", |stats| {
+        let rows = stats["nodes"].as_array().unwrap();
+        check(rows.iter().all(|row| row["state"] == "healthy"), "a node is not healthy in the rows")
+    })
+    .await;
     rows_are_right(&nodes, &stats_of(nodes[0].addr()).await);
 }
 
-/// Three healthy nodes of three streams each, under the addresses that they listen on.
+/// Three nodes of three streams each, under the addresses that they listen on.
 fn rows_are_right(nodes: &[Node], stats: &Value) {
     let rows = stats["nodes"].as_array().unwrap();
     let addresses: Vec<&str> = rows.iter().map(|row| row["address"].as_str().unwrap()).collect();
     assert!(nodes.iter().all(|node| addresses.contains(&node.addr().to_string().as_str())), "{addresses:?}");
     for row in rows {
-        assert_eq!(
-            (row["state"].as_str(), row["connections"].as_u64()),
-            (Some("healthy"), Some(3)),
-            "{row:#}"
-        );
+        assert_eq!(row["connections"], 3, "{row:#}");
         assert_eq!(
             (&row["redis"]["connected"], row["version"].as_str()),
             (&json!(true), Some(env!("CARGO_PKG_VERSION")))
