@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
 use super::Failure;
-use super::node_client::{self, NodeClient, refusal};
+use super::node_client::{self, NodeClient};
 use super::output::{self, Look};
 use super::table::{Align, Table};
 use super::words::{bytes, duration, plural};
@@ -21,6 +21,9 @@ use crate::protocol::peer::MAX_ROWS;
 
 /// Until a page is there; the nodes have a second to answer each other.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest list, in bytes of its pages: two million connections. Who answers with new cursors for ever is stopped here.
+const MAX_LIST: usize = 1 << 30;
 
 /// Lists connections.
 #[derive(Debug)]
@@ -109,9 +112,14 @@ impl Connections {
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let (mut connections, mut partial, mut cursor) = (Vec::new(), false, String::new());
+        let (mut connections, mut partial, mut cursor, mut read) = (Vec::new(), false, String::new(), 0);
         loop {
-            let page = self.page(&cursor).await?;
+            let (page, size) = self.page(&cursor).await?;
+            read += size;
+            if read > MAX_LIST {
+                let why = "the list is larger than 1 GiB; ask for less with --ip, --session or --channel";
+                return Err(anyhow!(why).into());
+            }
             connections.extend(page.connections);
             partial |= page.partial;
             // A cursor that does not move would be asked for without an end.
@@ -132,21 +140,19 @@ impl Connections {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn page(&self, cursor: &str) -> Result<Page, Failure> {
+    /// A page, and how many bytes it was read from.
+    async fn page(&self, cursor: &str) -> Result<(Page, usize), Failure> {
         let query = self.which.query(&[("limit", &MAX_ROWS.to_string()), ("cursor", cursor)]);
         let request = self.node.request(Method::GET, &format!("api/sse/connections?{query}"))?;
-        let response = request.timeout(TIMEOUT).send().await;
-        let response = response.map_err(|error| self.node.unreachable(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(anyhow!(refusal(response).await).into());
+        let answer = self.node.ask(request, TIMEOUT).await?;
+        if answer.status != StatusCode::OK {
+            return Err(anyhow!(answer.refusal()).into());
         }
-        let page = response.json().await.map_err(|_| {
-            anyhow!(
-                "{} answers with something else than connections; is this a Fanlight node?",
-                self.node.place()
-            )
-        });
-        Ok(page?)
+        let page = answer.json().with_context(|| {
+            let place = self.node.place();
+            format!("{place} answers with something else than connections; is this a Fanlight node?")
+        })?;
+        Ok((page, answer.len()))
     }
 }
 

@@ -41,10 +41,9 @@ impl Health {
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let request = self.node.request(Method::GET, "readyz")?.timeout(LIMIT);
-        let answer = request.send().await.map_err(|error| self.node.unreachable(&error))?;
-        let status = answer.status();
-        let words = answer.text().await.unwrap_or_default();
+        let request = self.node.request(Method::GET, "readyz")?;
+        let answer = self.node.ask(request, LIMIT).await?;
+        let (status, words) = (answer.status, answer.text());
         if status.is_success() {
             println!("{words}");
             return Ok(ExitCode::SUCCESS);

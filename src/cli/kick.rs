@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::answer::Answer;
 use super::connections::Which;
-use super::node_client::{self, NodeClient, refusal};
+use super::node_client::{self, NodeClient};
 use super::words::plural;
 use super::{Failure, output};
 use crate::config::Environment;
@@ -66,9 +67,9 @@ impl Kick {
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let request = self.node.request(Method::DELETE, &self.path)?.timeout(TIMEOUT);
-        let response = request.send().await.map_err(|error| self.node.unreachable(&error))?;
-        let kicked = self.kicked(response).await?;
+        let request = self.node.request(Method::DELETE, &self.path)?;
+        let answer = self.node.ask(request, TIMEOUT).await?;
+        let kicked = self.kicked(&answer)?;
         if kicked.partial {
             output::warning("not every node has answered in time; some connections may still be open");
         }
@@ -81,14 +82,14 @@ impl Kick {
         Ok(if kicked.kicked > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn kicked(&self, response: Response) -> Result<Kicked, Failure> {
-        match response.status() {
-            StatusCode::OK => Ok(response.json().await.map_err(|_| {
-                anyhow!("{} answers with something strange; is this a Fanlight node?", self.node.place())
+    fn kicked(&self, answer: &Answer) -> Result<Kicked, Failure> {
+        match answer.status {
+            StatusCode::OK => Ok(answer.json().with_context(|| {
+                format!("{} answers with something strange; is this a Fanlight node?", self.node.place())
             })?),
             // The answer to an id that no node knows.
             StatusCode::NOT_FOUND => Ok(Kicked { kicked: 0, partial: false }),
-            _ => Err(anyhow!(refusal(response).await).into()),
+            _ => Err(anyhow!(answer.refusal()).into()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Commands talk to a node over HTTP, or straight to Redis, like any other client; only `serve` runs a node. Nothing in
 //! here is needed by a node.
 
+mod answer;
 pub mod bench;
 mod connections;
 mod doctor;

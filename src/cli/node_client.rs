@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Arg, ArgMatches};
 use reqwest::redirect::Policy;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response};
+use tokio::time::timeout;
 use url::{Host, Url};
 
+use super::answer::Answer;
 use super::{Failure, flag_or_variable};
 use crate::config::Environment;
 use crate::protocol::secret::Secret;
@@ -19,9 +21,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A peer that vanished without a word is noticed after about this, and three probes of it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-
-/// The largest refusal that is read for its words, in bytes.
-const MAX_REFUSAL: usize = 16 << 10;
 
 /// A node, as seen from outside.
 #[derive(Clone, Debug)]
@@ -97,11 +96,39 @@ impl NodeClient {
         })
     }
 
+    /// Sends a request and reads the whole answer, both within `limit`.
+    ///
+    /// # Errors
+    /// When there is no answer in time, or it is too large.
+    pub(super) async fn ask(&self, request: RequestBuilder, limit: Duration) -> anyhow::Result<Answer> {
+        let place = self.place();
+        let asking = async {
+            let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+            Answer::read(response, &place).await
+        };
+        timeout(limit, asking).await.unwrap_or_else(|_| Err(self.late("given its whole answer", limit)))
+    }
+
+    /// Sends a request for a stream and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// When there is none within `limit`.
+    pub(super) async fn open(&self, request: RequestBuilder, limit: Duration) -> anyhow::Result<Response> {
+        match timeout(limit, request.send()).await {
+            Ok(answer) => answer.map_err(|error| self.unreachable(&error)),
+            Err(_) => Err(self.late("answered", limit)),
+        }
+    }
+
+    fn late(&self, what: &str, limit: Duration) -> anyhow::Error {
+        anyhow!("{} has not {what} within {}", self.place(), humantime::format_duration(limit))
+    }
+
     /// Says that the node could not be reached, and what to do about it.
     pub(super) fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         let place = self.place();
         if error.is_timeout() {
-            return anyhow!("{place} does not answer in time");
+            return self.late("taken a connection", CONNECT_TIMEOUT);
         }
         let cause = root_cause(error);
         if error.is_connect() && cause.contains("refused") {
@@ -134,39 +161,6 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// A refusal in one line: the node's own words if there are any, and what to do.
-pub(super) async fn refusal(response: Response) -> String {
-    let status = response.status();
-    let words = read_start(response).await;
-    let told: Option<serde_json::Value> = serde_json::from_slice(&words).ok();
-    let member = |name| told.as_ref().and_then(|body| body.get(name)).and_then(|value| value.as_str());
-    let words = match (member("error"), member("code")) {
-        (Some(error), Some(code)) => format!("{error} ({code}, {status})"),
-        (Some(error), None) => format!("{error} ({status})"),
-        (None, _) => status.to_string(),
-    };
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            format!("refused: {words}; set --api-key (FANLIGHT_API_KEY) or --token (FANLIGHT_TOKEN)")
-        }
-        StatusCode::NOT_FOUND => format!(
-            "refused: {words}; is this a Fanlight node, and the address that its FANLIGHT_ADMIN_LISTEN has, if it is set?"
-        ),
-        _ => format!("refused: {words}"),
-    }
-}
-
-async fn read_start(mut response: Response) -> Vec<u8> {
-    let mut start = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        start.extend_from_slice(&chunk[..chunk.len().min(MAX_REFUSAL - start.len())]);
-        if start.len() == MAX_REFUSAL {
-            break;
-        }
-    }
-    start
 }
 
 #[cfg(test)]

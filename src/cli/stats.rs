@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
-use super::node_client::{self, NodeClient, refusal};
+use super::answer::{MAX_ANSWER, refusal};
+use super::node_client::{self, NodeClient};
 use super::output::{self, Look, Style};
 use super::reconnect::{End, Next, Reconnect};
 use super::table::{Align, Table};
@@ -23,9 +24,6 @@ use crate::protocol::sse_decoder::SseDecoder;
 
 /// Until the whole answer is there; a node answers within a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The largest answer that is read, in bytes: room for some thousand nodes.
-const MAX_ANSWER: usize = 64 << 20;
 
 /// Channels that are shown to people; machines get all.
 const CHANNELS: usize = 10;
@@ -74,12 +72,12 @@ impl Stats {
     }
 
     async fn once(&self, screen: &mut Screen) -> Result<ExitCode, Failure> {
-        let request = self.node.request(Method::GET, "api/sse/stats")?.timeout(TIMEOUT);
-        let response = request.send().await.map_err(|error| self.node.unreachable(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(anyhow!(refusal(response).await).into());
+        let request = self.node.request(Method::GET, "api/sse/stats")?;
+        let answer = self.node.ask(request, TIMEOUT).await?;
+        if answer.status != StatusCode::OK {
+            return Err(anyhow!(answer.refusal()).into());
         }
-        let told: Value = response.json().await.map_err(|_| self.foreign())?;
+        let told: Value = answer.json().ok_or_else(|| self.foreign())?;
         screen.show(&told).map_err(|error| error.unwrap_or_else(|| self.foreign()))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -108,16 +106,13 @@ impl Stats {
     /// Opens the stream; the inner error is an end that may be waited for.
     async fn connect(&self) -> Result<Result<Response, End>, Failure> {
         let request = self.node.request(Method::GET, "api/sse/stats?stream=1")?;
-        let Ok(answer) = tokio::time::timeout(TIMEOUT, request.send()).await else {
-            return Ok(Err(End::Unreachable(format!("{} does not answer in time", self.node.place()))));
-        };
-        Ok(match answer {
+        Ok(match self.node.open(request, TIMEOUT).await {
             Ok(response) if response.status() == StatusCode::OK => Ok(response),
             Ok(response) => {
                 let status = response.status().as_u16();
                 Err(End::Refused { status, retry_after: None, words: refusal(response).await })
             }
-            Err(error) => Err(End::Unreachable(self.node.unreachable(&error).to_string())),
+            Err(error) => Err(End::Unreachable(error.to_string())),
         })
     }
 

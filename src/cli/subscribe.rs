@@ -12,7 +12,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
 use super::Failure;
-use super::node_client::{self, NodeClient, refusal};
+use super::answer::refusal;
+use super::node_client::{self, NodeClient};
 use super::output::{self, Look, Style};
 use super::reconnect::{End, Next, Reconnect};
 use crate::config::Environment;
@@ -130,12 +131,9 @@ impl Subscribe {
         if !last_id.is_empty() {
             request = request.header("last-event-id", last_id);
         }
-        let Ok(answer) = tokio::time::timeout(HEAD_TIMEOUT, request.send()).await else {
-            return Ok(Err(End::Unreachable(format!("{} does not answer in time", self.node.place()))));
-        };
-        let response = match answer {
+        let response = match self.node.open(request, HEAD_TIMEOUT).await {
             Ok(response) => response,
-            Err(error) => return Ok(Err(End::Unreachable(self.node.unreachable(&error).to_string()))),
+            Err(error) => return Ok(Err(End::Unreachable(error.to_string()))),
         };
         if response.status() == StatusCode::OK && is_event_stream(response.headers()) {
             return Ok(Ok(response));

@@ -11,7 +11,8 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cli::Failure;
-use crate::cli::node_client::{NodeClient, refusal};
+use crate::cli::answer::refusal;
+use crate::cli::node_client::NodeClient;
 use crate::protocol::sse_decoder::SseDecoder;
 
 /// For the head, and again for the first block. What holds a stream back for longer holds it back for good.
@@ -95,8 +96,7 @@ pub(super) async fn examine(node: &NodeClient, wait: Duration) -> Result<Seen, F
 
 /// No stream came: when another answer of the same node does, it is only streams that somebody keeps back.
 async fn kept_back(node: &NodeClient) -> Result<Seen, Failure> {
-    let request = node.request(Method::GET, "livez")?.timeout(PATIENCE);
-    let answer = request.send().await.map_err(|error| node.unreachable(&error))?;
+    let answer = node.open(node.request(Method::GET, "livez")?, PATIENCE).await?;
     if answer.status().is_server_error() {
         return Err(anyhow!(refused(answer).await).into());
     }

@@ -14,14 +14,14 @@ use tracing::Instrument as _;
 
 use crate::broker::{self, Broker, Publication};
 use crate::cli::Failure;
-use crate::cli::node_client::{self, NodeClient, refusal};
+use crate::cli::node_client::{self, NodeClient};
 use crate::config::{self, Config, Environment};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::request::{PublishEvent, PublishRequest};
 use crate::redis::{Commands, Config as RedisConfig};
 use crate::trace;
 
-/// Until the node has answered one request.
+/// Until the node's answer to one request is there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings that decide what a publication does to the history: they must be those of the nodes.
@@ -91,19 +91,18 @@ async fn through_node(
     body: String,
     traceparent: Option<&str>,
 ) -> Result<Vec<String>, Failure> {
-    let mut request = node.request(Method::POST, "api/events")?.timeout(ANSWER_TIMEOUT);
+    let mut request = node.request(Method::POST, "api/events")?;
     if let Some(traceparent) = traceparent {
         request = request.header("traceparent", traceparent);
     }
     let request = request.header(CONTENT_TYPE, "application/json").body(body);
-    let response = request.send().await.map_err(|error| node.unreachable(&error))?;
-    if !response.status().is_success() {
-        return Err(anyhow!(refusal(response).await).into());
+    let answer = node.ask(request, ANSWER_TIMEOUT).await?;
+    if !answer.status.is_success() {
+        return Err(anyhow!(answer.refusal()).into());
     }
-    let accepted: Accepted = response
+    let accepted: Accepted = answer
         .json()
-        .await
-        .map_err(|_| anyhow!("{} answered something else than a Fanlight node does", node.place()))?;
+        .with_context(|| format!("{} answered something else than a Fanlight node does", node.place()))?;
     Ok(accepted.ids)
 }
 

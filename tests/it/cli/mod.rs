@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod connections;
+mod hostile;
 mod settings;
 mod stats;
 mod token;
