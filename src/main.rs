@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use fanlight::cli::{self, Action, Failure};
 use fanlight::config::{self, Log, LogFormat};
-use fanlight::telemetry::{self, LogStyle};
+use fanlight::telemetry::{self, LogStyle, WrongVariable};
 
 /// Small allocations from many threads, and memory that goes back to the system after a storm.
 #[global_allocator]
@@ -25,9 +25,13 @@ fn run() -> Result<ExitCode, Failure> {
     };
     let style = log.map(|log| LogStyle { filter: &log.filter, json: is_json(log) });
     let variable = |name: &str| environment.get(name).cloned();
-    let _telemetry =
-        telemetry::install(style, node, &variable).map_err(|wrong| Failure::Usage(wrong.to_string()))?;
+    let _telemetry = telemetry::install(style, node, &variable).map_err(refused)?;
     action.run()
+}
+
+fn refused(wrong: Vec<WrongVariable>) -> Failure {
+    let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    Failure::Usage(told.join("\n  "))
 }
 
 fn is_json(log: &Log) -> bool {

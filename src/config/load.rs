@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches};
 use super::mistake::{Mistake, Mistakes};
 use super::table::{LIST, Preset, SETTINGS, SWITCH, Secrecy, Setting};
 use super::{Config, keys};
+use crate::telemetry::{self, WrongVariable};
 
 /// The flag that names the file.
 pub const CONFIG_FLAG: &str = "config";
@@ -152,11 +153,21 @@ pub fn load(flags: &ArgMatches, environment: &Environment) -> Result<Loaded, Mis
     if mistakes.is_empty() {
         mistakes.extend(contradictions(&config, &effective));
     }
+    mistakes
+        .extend(telemetry::mistakes(&|name| environment.get(name).cloned()).into_iter().map(of_telemetry));
     if !mistakes.is_empty() {
         return Err(Mistakes(mistakes));
     }
     let warnings = doubts(&config).into_iter().chain(unknown_variables(environment)).collect();
     Ok(Loaded { config, warnings, file, effective })
+}
+
+/// The variables of OpenTelemetry are settings too, though they have no flags.
+fn of_telemetry(wrong: WrongVariable) -> Mistake {
+    match wrong.value {
+        Some(value) => Mistake::new(wrong.name, &value, false, wrong.allowed),
+        None => Mistake::without_value(wrong.name, wrong.allowed),
+    }
 }
 
 fn flag(flags: &ArgMatches, name: &str) -> Option<String> {

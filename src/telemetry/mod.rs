@@ -5,12 +5,14 @@ mod counting;
 mod log;
 mod sampling;
 mod traces;
+mod variables;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use traces::Traces;
-pub use traces::WrongVariable;
+use variables::Choice;
+pub use variables::WrongVariable;
 
 /// How the log is written.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +33,12 @@ pub struct Telemetry {
 /// program says of itself that it is `instance`.
 ///
 /// # Errors
-/// When a variable has a value that is not understood.
+/// The variables whose values are not understood.
 pub fn install(
     log: Option<LogStyle<'_>>,
     instance: Option<&str>,
     variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Telemetry, WrongVariable> {
+) -> Result<Telemetry, Vec<WrongVariable>> {
     let traces = Traces::start(instance, variable)?;
     let subscriber = tracing_subscriber::registry()
         .with(log.map(|style| log::layer(style, instance)))
@@ -44,4 +46,9 @@ pub fn install(
     // An error means that a subscriber is installed already, as in tests.
     let _ = subscriber.try_init();
     Ok(Telemetry { _traces: traces })
+}
+
+/// The variables `OTEL_*` that [`install`] would refuse.
+pub fn mistakes(variable: &dyn Fn(&str) -> Option<String>) -> Vec<WrongVariable> {
+    Choice::of(variable).err().unwrap_or_default()
 }

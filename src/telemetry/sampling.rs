@@ -7,7 +7,7 @@ use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
 
-use super::WrongVariable;
+use super::variables::{self, Variables, WrongVariable};
 use crate::trace;
 
 /// The variables' sampler, except for what has been chosen before it came here.
@@ -16,12 +16,12 @@ pub(super) struct Sampling(Sampler);
 
 impl Sampling {
     /// Reads `OTEL_TRACES_SAMPLER` and its `_ARG`, and tells [`trace`] what they mean.
-    pub(super) fn install(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, WrongVariable> {
-        let name = variable("OTEL_TRACES_SAMPLER").unwrap_or_default();
+    pub(super) fn install(variable: Variables<'_>) -> Result<Self, WrongVariable> {
+        let name = variables::sampler(variable)?;
         let (begun, sampler) = match name.trim_start_matches("parentbased_") {
             "always_off" => (0.0, Sampler::AlwaysOff),
             "traceidratio" => {
-                let share = share(variable("OTEL_TRACES_SAMPLER_ARG").as_deref())?;
+                let share = variables::share(variable)?;
                 (share, Sampler::TraceIdRatioBased(share))
             }
             _ => (1.0, Sampler::AlwaysOn),
@@ -30,14 +30,6 @@ impl Sampling {
         let asks_parent = name.is_empty() || name.starts_with("parentbased_");
         Ok(Self(if asks_parent { Sampler::ParentBased(Box::new(sampler)) } else { sampler }))
     }
-}
-
-/// The share of a ratio, 0 to 1; without one all, as the specification has it.
-fn share(text: Option<&str>) -> Result<f64, WrongVariable> {
-    let text = text.filter(|text| !text.is_empty()).unwrap_or("1");
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    let problem = format!("is {text:?}; allowed: 0 to 1");
-    share.ok_or(WrongVariable { name: "OTEL_TRACES_SAMPLER_ARG", problem })
 }
 
 impl ShouldSample for Sampling {
@@ -64,14 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_is_chosen_once_and_a_share_is_a_share() {
+    fn a_trace_is_chosen_once() {
         let none = Sampling(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.0))));
         let decision = |kind| none.should_sample(None, TraceId::from(7), "x", &kind, &[], &[]).decision;
         assert_eq!(decision(SpanKind::Server), SamplingDecision::Drop);
         assert_eq!(decision(SpanKind::Consumer), SamplingDecision::RecordAndSample);
-        assert_eq!((share(None), share(Some("0.25")), share(Some("1"))), (Ok(1.0), Ok(0.25), Ok(1.0)));
-        for wrong in ["-0.1", "1.5", "NaN", "half"] {
-            assert!(share(Some(wrong)).unwrap_err().to_string().contains("allowed: 0 to 1"), "{wrong}");
-        }
     }
 }

@@ -79,6 +79,36 @@ fn every_mistake_of_every_source_is_printed_at_once_with_exit_code_2() {
 }
 
 #[test]
+fn the_variables_of_opentelemetry_are_checked_like_the_others() {
+    let wrong = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "user:canary@collector"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+        ("FANLIGHT_DRAIN", "soon"),
+    ];
+    for command in [&["config", "check"][..], &["config", "show"], &["serve"]] {
+        let ran = run(command, &wrong);
+        assert_eq!(ran.code, 2, "{command:?}");
+        for part in [
+            "4 settings are wrong",
+            "OTEL_EXPORTER_OTLP_ENDPOINT: allowed: a URL",
+            "OTEL_TRACES_SAMPLER is \"sometimes\"; allowed: always_on, ",
+            "OTEL_BSP_MAX_QUEUE_SIZE is \"many\"; allowed: a whole number",
+            "FANLIGHT_DRAIN is ",
+        ] {
+            assert!(ran.stderr.contains(part), "{command:?}: no {part:?} in\n{}", ran.stderr);
+        }
+        assert!(!ran.all().contains("canary"), "{}", ran.all());
+    }
+    let good =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"), ("OTEL_TRACES_SAMPLER", "always_off")];
+    assert_eq!(run(&["config", "check"], &good).code, 0);
+    let published = run(&["publish", "jobs", "1"], &wrong);
+    assert!(published.code == 2 && published.stderr.contains("OTEL_TRACES_SAMPLER"), "{}", published.all());
+    assert!(published.stderr.contains("OTEL_BSP_MAX_QUEUE_SIZE"), "all of them: {}", published.stderr);
+}
+
+#[test]
 fn check_says_what_it_checked() {
     let file = file("heartbeat = '1s'\n");
     let ran = run(&["config", "check"], &[("FANLIGHT_CONFIG", path(&file)), ("FANLIGHT_HEARTBEET", "1s")]);
