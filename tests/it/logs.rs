@@ -261,3 +261,34 @@ async fn at_info_the_log_does_not_grow_with_streams_events_heartbeats_or_failure
     let grown = count() - before;
     assert!(grown < 40, "{grown} lines more:\n{}", node.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_do_not_arrive_are_told_when_that_begins_and_when_it_is_over() {
+    let redis = RedisServer::start().await;
+    let node = Node::start(&redis, &[("FANLIGHT_LOG_FORMAT", "json")]).await;
+    let mut client = node.subscribe("/stream?channels=jobs").await;
+    node.publish("jobs", "e", &json!(0)).await;
+    client.expect("e").await;
+    for n in 1..=10 {
+        redis.append_in_silence("jobs", &n.to_string()).await;
+        node.publish("jobs", "e", &json!(n)).await;
+        client.expect("lost").await;
+        client.expect("e").await;
+    }
+    let over = eventually("it is over", secs(20), async || {
+        let over = saying(&node, "all events arrive again");
+        let filled: u64 = over.iter().filter_map(|line| line["filled"].as_u64()).sum();
+        check(filled == 10, node.log())?;
+        Ok::<_, String>(over)
+    })
+    .await;
+    let begun = saying(&node, BEGUN);
+    assert_eq!(begun.len(), over.len(), "{begun:?} {over:?}");
+    assert!(begun.iter().all(|line| line["level"] == "WARN" && line["channel"] == "jobs"), "{begun:?}");
+    let each = saying(&node, "an event did not arrive; filling from history");
+    assert_eq!(each.len() + begun.len(), 10, "{each:?}");
+    assert!(each.iter().all(|line| line["level"] == "DEBUG"), "{each:?}");
+}
+
+/// What the log says when events do not arrive.
+const BEGUN: &str = "an event did not arrive; filling from history, and told once until all arrive again";

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::broker::Status;
 use crate::clock::{Clock, Tick};
+use crate::protocol::channel::ChannelName;
 
 /// How often dropped payloads are mentioned at most: whoever publishes garbage does so all the time.
 const DROP_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -16,12 +17,23 @@ pub(super) struct Health {
     status: watch::Sender<Status>,
     clock: Clock,
     drops_told: Option<(Tick, u64)>,
+    holes: Holes,
+}
+
+/// Events that did not arrive on a connection that stands: told once when that begins and once when it is over, which a probe
+/// decides that has come back without one more.
+#[derive(Debug, Default)]
+struct Holes {
+    /// Since it began; 0 when there is nothing.
+    count: u64,
+    /// Since the last probe.
+    fresh: bool,
 }
 
 impl Health {
     pub(super) fn new(clock: Clock) -> Self {
         let status = Status { problem: Some("connecting".into()), ..Status::default() };
-        Self { status: watch::Sender::new(status), clock, drops_told: None }
+        Self { status: watch::Sender::new(status), clock, drops_told: None, holes: Holes::default() }
     }
 
     pub(super) fn watch(&self) -> watch::Sender<Status> {
@@ -54,8 +66,22 @@ impl Health {
         });
     }
 
+    /// An event did not arrive on this channel, though the connection stands.
+    pub(super) fn missed(&mut self, channel: &ChannelName) {
+        if self.holes.count == 0 {
+            tracing::warn!(%channel, "an event did not arrive; filling from history, and told once until all arrive again");
+        } else {
+            tracing::debug!(%channel, "an event did not arrive; filling from history");
+        }
+        self.holes = Holes { count: self.holes.count + 1, fresh: true };
+    }
+
     /// The probe came back.
-    pub(super) fn probed(&self, lag: Duration) {
+    pub(super) fn probed(&mut self, lag: Duration) {
+        if !std::mem::take(&mut self.holes.fresh) && self.holes.count > 0 {
+            let Holes { count, .. } = std::mem::take(&mut self.holes);
+            tracing::info!(filled = count, "all events arrive again");
+        }
         let now = self.clock.now();
         self.status.send_modify(|status| {
             status.lag = Some(lag);

@@ -243,7 +243,7 @@ impl<'a> Live<'a> {
     /// Something got lost on a connection that stands. What else may have is read with it, so that positions do not
     /// go back.
     async fn fill_hole(&mut self, channel: &ChannelName) -> Result<(), End> {
-        tracing::warn!(%channel, "an event did not arrive; filling from history");
+        self.state.health.missed(channel);
         let mut wanted = self.tools.wanted();
         wanted.retain(|channel| !self.unsettled.contains(channel));
         let round = self.catch_up().round(&mut self.course, &wanted).await?;

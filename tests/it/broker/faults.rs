@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanlight::broker::{Config, Notice};
 use fanlight::protocol::close::GapReason;
 use fanlight::protocol::durable;
-use fanlight::protocol::event::{Event, EventType};
+use fanlight::protocol::event::Event;
 use fanlight::protocol::position::{N_LIMIT, Position};
 use tokio::time::Instant;
 
@@ -319,28 +319,13 @@ async fn forged_positions_silence_nobody() {
     assert_eq!(node.event().await.event.data, "4");
 }
 
-/// Puts an event into the history as the script does, and publishes nothing.
-async fn append_in_silence(server: &RedisServer, name: &str, data: &str) -> Position {
-    let clock = server.key("@clock");
-    let epoch: u64 = server.cli(&["HGET", &clock, "epoch"]).await.parse().unwrap();
-    let n = server.cli(&["HINCRBY", &clock, "n", "3"]).await.parse().unwrap();
-    let last = server.cli(&["ZSCORE", &server.key("@index"), name]).await.parse().ok();
-    let event = Event { kind: Some(EventType::parse("lost").unwrap()), ..Event::unnamed(data) };
-    let position = Position { epoch, n };
-    let frame = String::from_utf8(durable::encode(position, last, &event)).unwrap();
-    let stream = server.key(&format!("@h:{name}"));
-    server.cli(&["XADD", &stream, &format!("{n}-0"), "f", &frame]).await;
-    server.cli(&["ZADD", &server.key("@index"), &n.to_string(), name]).await;
-    position
-}
-
 #[tokio::test]
 async fn a_hole_on_a_connection_that_stands_is_filled_before_anything_later() {
     let server = RedisServer::start().await;
     let mut node = one_of_each(&server).await;
-    let mut expected = vec![append_in_silence(&server, "stored", "2").await];
-    expected.push(append_in_silence(&server, "durable", "3").await);
-    expected.push(append_in_silence(&server, "durable", "4").await);
+    let mut expected = vec![server.append_in_silence("stored", "2").await];
+    expected.push(server.append_in_silence("durable", "3").await);
+    expected.push(server.append_in_silence("durable", "4").await);
     expected.push(node.publish("durable", "5").await);
     for (position, data) in expected.into_iter().zip(["2", "3", "4", "5"]) {
         let event = node.event().await;

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fanlight::protocol::durable;
+use fanlight::protocol::event::{Event, EventType};
+use fanlight::protocol::position::Position;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -71,6 +74,20 @@ impl RedisServer {
     /// The Redis name (pub/sub channel or key) of `name` under this test's prefix.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// Puts an event into the history of a channel as the script does, and publishes nothing.
+    pub(crate) async fn append_in_silence(&self, channel: &str, data: &str) -> Position {
+        let (clock, index) = (self.key("@clock"), self.key("@index"));
+        let epoch: u64 = self.cli(&["HGET", &clock, "epoch"]).await.parse().unwrap();
+        let n = self.cli(&["HINCRBY", &clock, "n", "3"]).await.parse().unwrap();
+        let last = self.cli(&["ZSCORE", &index, channel]).await.parse().ok();
+        let event = Event { kind: Some(EventType::parse("lost").unwrap()), ..Event::unnamed(data) };
+        let position = Position { epoch, n };
+        let frame = String::from_utf8(durable::encode(position, last, &event)).unwrap();
+        self.cli(&["XADD", &self.key(&format!("@h:{channel}")), &format!("{n}-0"), "f", &frame]).await;
+        self.cli(&["ZADD", &index, &n.to_string(), channel]).await;
+        position
     }
 
     /// `kill -9`.
