@@ -94,7 +94,7 @@ fn dressed(routes: Routes, state: &Arc<State>) -> Router {
         .layer(foreign)
         .layer(state.allowed_origins.cors())
         .layer(from_fn_with_state(Arc::clone(state), count_refusal))
-        .layer(from_fn(span::traced))
+        .layer(from_fn_with_state(Arc::clone(state), span::traced))
         .with_state(Arc::clone(state))
 }
 

@@ -1,6 +1,6 @@
 //! Publishing into the cluster through this node.
 
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use super::{Node, spans};
 use crate::broker::{Acknowledgement, BrokerError, Publication};
@@ -51,9 +51,13 @@ impl Node {
             publication.event.traceparent = traceparent.clone();
         }
         let published = self.append(batch).instrument(span.clone()).await;
-        if let Err(error) = &published {
-            span.record("otel.status_code", "ERROR");
-            span.record("error.type", error.kind());
+        match published.as_deref() {
+            Ok([position]) => _ = span.record("messaging.message.id", field::display(position)),
+            Ok(_) => {}
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("error.type", error.kind());
+            }
         }
         published
     }

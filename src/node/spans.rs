@@ -1,4 +1,4 @@
-//! The spans of messaging, by OpenTelemetry's conventions (semantic conventions 1.42, messaging): `send` where an event is
+//! The spans of messaging, by OpenTelemetry's conventions (semantic conventions 1.44, messaging): `send` where an event is
 //! published, one `process` for each node and event. Never one for a client.
 
 use tracing::{Span, field};
@@ -13,35 +13,29 @@ fn count(n: impl TryInto<i64>) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
 }
 
-/// Publishing `events`, all of them in one span: they go to Redis in one round trip.
+/// Publishing `events`, all of them in one span: they go to Redis in one round trip. What is not the same for all of them is
+/// not told.
 pub(super) fn send(events: &[PublishEvent]) -> Span {
     if trace::is_passed_over() {
         return Span::none();
     }
-    let first = events.first().map_or("", |event| event.channel.as_str());
+    let first = events.first().map(|event| event.channel.as_str());
+    let channel = first.filter(|first| events.iter().all(|event| event.channel.as_str() == *first));
+    let (alone, many) = if let [event] = events { (Some(event), None) } else { (None, Some(events.len())) };
     tracing::info_span!(
         target: trace::TARGET,
         "send",
-        otel.name = format!("send {first}"),
+        otel.name = channel.map_or_else(|| "send".to_owned(), |channel| format!("send {channel}")),
         otel.kind = "producer",
         otel.status_code = field::Empty,
         error.type = field::Empty,
         messaging.system = "fanlight",
         messaging.operation.name = "send",
         messaging.operation.type = "send",
-        messaging.destination.name = first,
-        messaging.batch.message_count = count(events.len()),
-    )
-}
-
-/// Asking Redis whether a stream may open.
-pub(super) fn admit() -> Span {
-    tracing::info_span!(
-        target: trace::TARGET,
-        "admit",
-        otel.kind = "client",
-        db.system.name = "redis",
-        db.operation.name = "EVALSHA",
+        messaging.destination.name = channel,
+        messaging.batch.message_count = many.map(count),
+        messaging.message.id = field::Empty,
+        messaging.message.body.size = alone.map(|event| count(event.event.data.len())),
     )
 }
 

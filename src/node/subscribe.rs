@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::runtime::Handle;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::interest::Listening;
 use super::topics::Topic;
-use super::{Node, Refusal, spans};
+use super::{Node, Refusal};
 use crate::admission::{IpKey, Permit, Request, SessionKey};
 use crate::clock::Tick;
 use crate::cluster::Here;
@@ -131,8 +130,7 @@ impl Node {
         let channels = self.readable(channels, &reads)?;
         let asked = self.clock.now();
         let key = session.as_ref().map(|session| SessionKey::of(session.as_str()));
-        let asking = self.admission.admit(Request { ip: ip.into(), session: key });
-        let admitted = asking.instrument(spans::admit()).await;
+        let admitted = self.admission.admit(Request { ip: ip.into(), session: key }).await;
         let permit = admitted.map_err(Refusal::Admission)?;
         let _handshake = self.handshakes.acquire().await;
         let topics: Vec<Topic> =

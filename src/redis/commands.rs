@@ -28,6 +28,20 @@ pub enum CommandError {
     Refused(String),
 }
 
+/// A call that failed.
+#[derive(Debug)]
+struct Failed {
+    error: CommandError,
+    /// The first word of Redis' answer, if it was Redis that said no.
+    code: Option<Box<str>>,
+}
+
+impl From<CommandError> for Failed {
+    fn from(error: CommandError) -> Self {
+        Self { error, code: None }
+    }
+}
+
 type Pool = managed::Pool<Connections>;
 type PoolError = managed::PoolError<RedisError>;
 
@@ -150,7 +164,7 @@ impl Commands {
             Some(redis::Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
             _ => "",
         };
-        in_span(name, self.with(async |connection| command.query_async(connection).await)).await
+        self.in_span(name, async |connection| command.query_async(connection).await).await
     }
 
     /// Runs a pipeline in one round trip.
@@ -158,13 +172,48 @@ impl Commands {
     /// # Errors
     /// When Redis is not reached in time or refuses one of its commands.
     pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CommandError> {
-        in_span("PIPELINE", self.with(async |connection| pipeline.query_async(connection).await)).await
+        self.in_span("PIPELINE", async |connection| pipeline.query_async(connection).await).await
+    }
+
+    /// Runs a call in a span that says whether it failed.
+    async fn in_span<T>(
+        &self,
+        operation: &str,
+        run: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, CommandError> {
+        let span = self.span(operation);
+        let result = self.with(run).instrument(span.clone()).await;
+        result.map_err(|Failed { error, code }| {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", code.as_deref().unwrap_or(error.kind()));
+            span.record("db.response.status_code", code.as_deref());
+            error
+        })
+    }
+
+    /// A call of Redis by OpenTelemetry's conventions (semantic conventions 1.44, Redis client); none outside of a trace.
+    fn span(&self, operation: &str) -> Span {
+        if !trace::is_traced() {
+            return Span::none();
+        }
+        tracing::info_span!(
+            target: trace::TARGET,
+            "redis",
+            otel.name = operation,
+            otel.kind = "client",
+            db.system.name = "redis",
+            db.namespace = self.config.database().to_string(),
+            db.operation.name = operation,
+            db.response.status_code = field::Empty,
+            otel.status_code = field::Empty,
+            error.type = field::Empty,
+        )
     }
 
     async fn with<T>(
         &self,
         run: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, CommandError> {
+    ) -> Result<T, Failed> {
         let limited = timeout(self.config.response_timeout, async {
             let mut connection = self.pool.get().await.map_err(|e| self.no_connection(&e))?;
             run(&mut connection).await.map_err(|e| self.failed(connection, &e))
@@ -173,22 +222,22 @@ impl Commands {
             limited.await.unwrap_or_else(|_| {
                 // Nobody knows which of them are alive; new ones are cheap.
                 self.forget_idle();
-                Err(CommandError::Unavailable("no answer in time".into()))
+                Err(CommandError::Unavailable("no answer in time".into()).into())
             })
         };
         self.config.timings().note(answered).await
     }
 
-    fn no_connection(&self, error: &PoolError) -> CommandError {
+    fn no_connection(&self, error: &PoolError) -> Failed {
         match error {
             PoolError::Backend(error) => self.classify(error),
-            error => CommandError::Unavailable(self.config.explain(error)),
+            error => CommandError::Unavailable(self.config.explain(error)).into(),
         }
     }
 
     /// A connection that failed is not used again. One that answers `READONLY` is healthy by every test but leads to a
     /// master of yesterday, and so may all others.
-    fn failed(&self, connection: Object<Connections>, error: &RedisError) -> CommandError {
+    fn failed(&self, connection: Object<Connections>, error: &RedisError) -> Failed {
         let known = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
         let demoted = error.kind() == ServerErrorKind::ReadOnly.into();
         if !known || demoted {
@@ -204,46 +253,15 @@ impl Commands {
         self.pool.retain(|_, _| false);
     }
 
-    fn classify(&self, error: &RedisError) -> CommandError {
-        CommandError::new(&self.config, error)
+    fn classify(&self, error: &RedisError) -> Failed {
+        Failed { error: CommandError::new(&self.config, error), code: error.code().map(Into::into) }
     }
 }
 
 impl Invoke for Commands {
     async fn invoke<T: FromRedisValue + Send>(&self, call: &Call<'_>) -> Result<T, CommandError> {
-        in_span("EVALSHA", self.with(async |connection| call.run(connection).await)).await
+        self.in_span("EVALSHA", async |connection| call.run(connection).await).await
     }
-}
-
-/// Runs `call` in a span that says whether it failed.
-async fn in_span<T>(
-    operation: &str,
-    call: impl Future<Output = Result<T, CommandError>>,
-) -> Result<T, CommandError> {
-    let span = span(operation);
-    let result = call.instrument(span.clone()).await;
-    if let Err(error) = &result {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", error.kind());
-    }
-    result
-}
-
-/// A call of Redis by OpenTelemetry's conventions (semantic conventions 1.42, database client); none outside of a trace.
-fn span(operation: &str) -> Span {
-    if !trace::is_traced() {
-        return Span::none();
-    }
-    tracing::info_span!(
-        target: trace::TARGET,
-        "redis",
-        otel.name = operation,
-        otel.kind = "client",
-        db.system.name = "redis",
-        db.operation.name = operation,
-        otel.status_code = field::Empty,
-        error.type = field::Empty,
-    )
 }
 
 impl CommandError {
@@ -296,7 +314,7 @@ mod tests {
             ("NOPERM this user has no permissions", false),
             ("ERR no such command canary", false),
         ] {
-            let told = commands.classify(&error(line));
+            let told = commands.classify(&error(line)).error;
             assert_eq!(matches!(told, CommandError::Unavailable(_)), unavailable, "{line}");
             assert!(!told.to_string().contains("canary"));
         }

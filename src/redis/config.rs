@@ -92,6 +92,11 @@ impl Config {
         self.passwords().next().is_some()
     }
 
+    /// The number of the database that connections begin with, which none of them leaves.
+    pub(super) fn database(&self) -> i64 {
+        self.place.info().redis_settings().db()
+    }
+
     /// The one address there is; none under Sentinel.
     pub(super) const fn address(&self) -> Option<&ConnectionInfo> {
         match &self.place {

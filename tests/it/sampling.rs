@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::node::fanlight;
 use crate::support::wait::check;
 use crate::support::{Node, RedisServer, Request, SseRequest, eventually, secs};
-use crate::traces::{CLIENT, CONSUMER, Collector, PARENT, PRODUCER, SERVER, TRACE, attribute, hex};
+use crate::traces::{CLIENT, CONSUMER, Collector, PARENT, PRODUCER, SERVER, TRACE, attribute, hex, text};
 
 fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
@@ -105,8 +105,9 @@ async fn a_handshake_ends_with_its_head_and_redis_is_in_the_trace_of_who_asked()
     assert!(!commands.is_empty());
     for command in commands.iter().copied().chain([admit]) {
         assert_eq!(attribute(command, "db.system.name"), Some(&text("redis")), "{command:?}");
-        assert!(attribute(command, "db.operation.name").is_some(), "{command:?}");
+        assert_eq!(attribute(command, "db.operation.name"), Some(&text("EVALSHA")), "{command:?}");
     }
+    assert!(commands.iter().all(|command| attribute(command, "db.namespace") == Some(&text("0"))));
     let process = named("process jobs");
     assert_eq!(attribute(process, "messaging.destination.name"), Some(&text("jobs")));
     assert_eq!(attribute(process, "messaging.message.body.size"), Some(&Any::IntValue(2)));
@@ -114,10 +115,6 @@ async fn a_handshake_ends_with_its_head_and_redis_is_in_the_trace_of_who_asked()
     let lag = attribute(process, "fanlight.lag_ms");
     assert!(matches!(lag, Some(Any::IntValue(0..=60_000))), "{lag:?}");
     drop(client);
-}
-
-fn text(text: &str) -> Any {
-    Any::StringValue(text.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,6 +134,37 @@ async fn what_failed_says_so_in_its_spans() {
         // STATUS_CODE_ERROR
         assert_eq!(span.status.as_ref().map(|status| status.code), Some(2), "{span:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_refuses_says_with_which_word() {
+    let redis = RedisServer::start().await;
+    let (collector, url) = Collector::start().await;
+    let node = traced(&redis, &url, &[]).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
+    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
+    assert_eq!(node.send(&post).await.status(), 503);
+    end(node).await;
+    let spans = collector.of(&hex(TRACE));
+    let (_, span) = spans.iter().find(|(_, span)| span.kind == CLIENT).unwrap();
+    for key in ["db.response.status_code", "error.type"] {
+        assert_eq!(attribute(span, key), Some(&text("OOM")), "{span:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_command_line_could_not_publish_says_so() {
+    let (collector, url) = Collector::start().await;
+    let mut publish = fanlight();
+    publish.args(["publish", "jobs", "1", "--url", "http://127.0.0.1:1"]);
+    publish.env("OTEL_EXPORTER_OTLP_ENDPOINT", &url);
+    let status = tokio::task::spawn_blocking(move || publish.status().unwrap()).await.unwrap();
+    assert!(!status.success());
+    let spans = collector.of_kind(PRODUCER);
+    let [(_, span)] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(attribute(span, "error.type"), Some(&text("_OTHER")));
+    assert_eq!(span.status.as_ref().map(|status| status.code), Some(2), "{span:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

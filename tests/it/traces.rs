@@ -121,7 +121,21 @@ async fn publishing_over_http_is_one_trace_through_redis_to_every_node() {
     let (server, send) = (one(SERVER), one(PRODUCER));
     assert_eq!((server.name.as_str(), &server.parent_span_id), ("POST /api/events", &hex(PARENT)));
     assert_eq!(attribute(server, "http.response.status_code"), Some(&Any::IntValue(202)));
+    for (key, value) in [
+        ("http.request.method", "POST"),
+        ("http.route", "/api/events"),
+        ("url.scheme", "http"),
+        ("url.path", "/api/events"),
+        ("network.protocol.version", "1.1"),
+    ] {
+        assert_eq!(attribute(server, key), Some(&text(value)), "{key}");
+    }
     assert_eq!((send.name.as_str(), &send.parent_span_id), ("send jobs", &server.span_id));
+    assert_eq!(attribute(send, "messaging.message.body.size"), Some(&Any::IntValue(10)));
+    assert!(
+        attribute(send, "messaging.message.id").is_some()
+            && attribute(send, "messaging.batch.message_count").is_none()
+    );
     let consumers: Vec<&(String, Span)> = spans.iter().filter(|(_, span)| span.kind == CONSUMER).collect();
     assert!(
         consumers.iter().all(|(_, span)| span.name == "process jobs" && span.parent_span_id == send.span_id)
@@ -131,6 +145,77 @@ async fn publishing_over_http_is_one_trace_through_redis_to_every_node() {
     );
     let on: BTreeSet<&str> = consumers.iter().map(|(node, _)| node.as_str()).collect();
     assert_eq!(on, BTreeSet::from(["a", "b"]));
+}
+
+pub(crate) fn text(text: &str) -> Any {
+    Any::StringValue(text.to_owned())
+}
+
+/// The span of the one request with this `traceparent`.
+async fn span_of(collector: &Collector, trace: &str) -> Span {
+    eventually("its span comes", secs(20), async || {
+        let spans = collector.of(&hex(trace));
+        let server = spans.into_iter().find(|(_, span)| span.kind == SERVER);
+        server.map(|(_, span)| span).ok_or("none")
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_told_where_it_is_one_of_ours_and_the_scheme_by_a_trusted_proxy() {
+    let (collector, url) = Collector::start().await;
+    let start = async |proxies: &str| {
+        let builder = Node::builder().set("FANLIGHT_TRUSTED_PROXIES", proxies);
+        let builder = builder.set("OTEL_EXPORTER_OTLP_ENDPOINT", &url).set("OTEL_BSP_SCHEDULE_DELAY", "100");
+        builder.start().await
+    };
+    let nodes = [start("127.0.0.1").await, start("").await];
+    let job = Some("/api/jobs/{id}");
+    for (n, (node, method, path, route, scheme)) in [
+        (&nodes[0], "GET", "/api/jobs/7?token=secret", job, "https"),
+        (&nodes[1], "GET", "/api/jobs/7?token=secret", job, "http"),
+        (&nodes[0], "GET", "/api/secret", None, "https"),
+        (&nodes[0], "BREW", "/api/jobs/7", job, "https"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let trace = format!("0af7651916cd43dd8448eb211c8031a{n}");
+        let request = Request::new(method, path)
+            .header("traceparent", &format!("00-{trace}-{PARENT}-01"))
+            .header("X-Forwarded-Proto", "http, https");
+        node.send(&request).await;
+        let span = span_of(&collector, &trace).await;
+        let known = (method == "GET").then_some(method);
+        let name = [known.or(Some("HTTP")), route].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        assert_eq!(span.name, name);
+        assert_eq!(attribute(&span, "http.request.method"), Some(&text(known.unwrap_or("_OTHER"))));
+        assert_eq!(attribute(&span, "http.route"), route.map(text).as_ref());
+        assert_eq!(attribute(&span, "url.path"), route.map(|_| text("/api/jobs/7")).as_ref());
+        assert_eq!(attribute(&span, "url.scheme"), Some(&text(scheme)));
+        assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_tells_what_all_of_its_events_have_in_common() {
+    let (collector, url) = Collector::start().await;
+    let node =
+        Node::builder().set("OTEL_EXPORTER_OTLP_ENDPOINT", &url).set("FANLIGHT_DRAIN", "0s").start().await;
+    for (second, name, destination) in [("jobs", "send jobs", Some(text("jobs"))), ("news", "send", None)] {
+        let event = |channel| json!({ "channel": channel, "event": "e", "data": {} });
+        let batch = Request::post("/api/events", &json!([event("jobs"), event(second)]));
+        assert_eq!(node.send(&batch).await.status(), 202);
+        eventually("its span comes", secs(20), async || {
+            let spans = collector.of_kind(PRODUCER);
+            let (_, span) = spans.iter().find(|(_, span)| span.name == name).ok_or("none")?;
+            assert_eq!(attribute(span, "messaging.destination.name"), destination.as_ref());
+            assert_eq!(attribute(span, "messaging.batch.message_count"), Some(&Any::IntValue(2)));
+            assert!(attribute(span, "messaging.message.id").is_none());
+            Ok::<_, String>(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

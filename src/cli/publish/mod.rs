@@ -121,7 +121,7 @@ impl Publish {
     /// Publishes and prints the positions, one a line.
     async fn send(&self, events: &[Body<'_>]) -> Result<(), Failure> {
         let body = serde_json::to_string(events).context("the events")?;
-        let ids = self.route.send(&self.template.channel, body).await?;
+        let ids = self.route.send(&self.template.channel, events.len(), body).await?;
         let mut stdout = std::io::stdout().lock();
         ids.iter().try_for_each(|id| writeln!(stdout, "{id}")).context("standard output")?;
         Ok(stdout.flush().context("standard output")?)

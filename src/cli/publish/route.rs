@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use crate::broker::{self, Broker, Publication};
 use crate::cli::Failure;
@@ -63,14 +63,22 @@ impl Route {
         NodeClient::parse(matches, environment).map(Self::Node)
     }
 
-    /// Publishes the events of a request body, all on `channel`, and gives their positions.
-    pub(super) async fn send(&self, channel: &ChannelName, body: String) -> Result<Vec<String>, Failure> {
+    /// Publishes the `count` events of a request body, all on `channel`, and gives their positions.
+    pub(super) async fn send(
+        &self,
+        channel: &ChannelName,
+        count: usize,
+        body: String,
+    ) -> Result<Vec<String>, Failure> {
         let span = tracing::info_span!(
             target: trace::TARGET,
             "send",
             otel.name = format!("send {channel}"),
             otel.kind = "producer",
+            otel.status_code = field::Empty,
+            error.type = field::Empty,
             messaging.destination.name = channel.as_str(),
+            messaging.batch.message_count = i64::try_from(count).ok().filter(|count| *count != 1),
             messaging.system = "fanlight",
             messaging.operation.name = "send",
             messaging.operation.type = "send",
@@ -82,7 +90,13 @@ impl Route {
                 Self::Redis(redis) => redis.send(&body, traceparent.as_deref()).await,
             }
         };
-        sending.instrument(span).await
+        let sent = sending.instrument(span.clone()).await;
+        if sent.is_err() {
+            span.record("otel.status_code", "ERROR");
+            // What went wrong is printed, and has no word of its own.
+            span.record("error.type", "_OTHER");
+        }
+        sent
     }
 }
 
