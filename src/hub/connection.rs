@@ -114,6 +114,8 @@ pub(super) struct Connection {
     pub(super) last_write: WheelTick,
     /// Since when a blocked socket has taken nothing.
     pub(super) stalled_since: WheelTick,
+    /// How long it was blocked in all, up to `stalled_since`; since it began to close, if it closes.
+    pub(super) blocked_for: WheelTick,
     pub(super) wheel_at: WheelTick,
 }
 
@@ -150,6 +152,7 @@ impl Connection {
             last_event: now,
             last_write: now,
             stalled_since: now,
+            blocked_for: 0,
             wheel_at: 0,
         }
     }
@@ -162,11 +165,6 @@ impl Connection {
     #[inline]
     pub(super) fn push(&mut self, block: Rc<Block>) {
         self.queue.push(block, self.framing);
-    }
-
-    /// Queues blocks at once, past the parking: for a stream that ends with them.
-    pub(super) fn push_all(&mut self, blocks: Vec<Block>) {
-        blocks.into_iter().for_each(|block| self.push(Rc::new(block)));
     }
 
     /// Queues an event. `false` when there is no room; nothing is queued then.
@@ -281,6 +279,7 @@ impl Connection {
     /// gets them when it resumes.
     pub(super) fn begin_close(&mut self, cause: Cause, bye: Option<Block>, keep_waiting: bool) {
         self.phase = Phase::Closing(cause);
+        self.blocked_for = 0;
         if !keep_waiting {
             self.queue.drop_untouched(self.framing);
         }

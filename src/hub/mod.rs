@@ -71,7 +71,7 @@ pub struct Config {
     pub buffer_events: usize,
     /// Bytes that may wait for one socket; a single larger block is still taken by an empty queue.
     pub buffer_bytes: usize,
-    /// A socket that takes nothing for so long is closed.
+    /// A socket that takes nothing for so long is closed; so is one that takes its replay in sips, after a few times this.
     pub send_timeout: Duration,
 }
 

@@ -233,6 +233,46 @@ async fn a_reader_that_stops_is_closed_and_the_others_lose_nothing() {
     let _ = stopped.rest();
 }
 
+/// Reads a sip, well within the send time-out, again and again; how often until it was closed.
+async fn sips_until_closed(hub: &Fixture, client: &mut Client) -> usize {
+    let mut sip = vec![0; 1 << 20];
+    for sips in 1..=30 {
+        let full = |c: &Counters| c.waiting == 1 || c.connections == 0;
+        let before = hub.until("the socket is full", full).await.bytes_sent;
+        hub.clock.advance(Duration::from_secs(4));
+        let taken = client.stream.read_exact(&mut sip);
+        let more = |c: &Counters| c.bytes_sent > before || c.connections == 0;
+        if hub.until("more is taken", more).await.connections == 0 {
+            return sips;
+        }
+        taken.unwrap();
+    }
+    panic!("30 MiB were taken in two minutes, and nobody minded");
+}
+
+#[tokio::test]
+async fn who_takes_a_replay_in_sips_is_closed_after_a_minute_in_all() {
+    let hub = Fixture::new(&config());
+    let mut client = hub.connect(&[0], Framing::Bare, None).await;
+    let replay = (0..1024).map(|_| block(&"x".repeat(64 * 1024))).collect();
+    hub.hub.release(client.key, replay, 1024, false).await;
+    let sips = sips_until_closed(&hub, &mut client).await;
+    assert!((13..=17).contains(&sips), "{sips} × 4 s");
+    assert_eq!(hub.hub.counters().await.closed_for(CloseReason::SlowConsumer), 1);
+    assert_eq!(hub.dropped.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_takes_its_last_blocks_in_sips_is_not_waited_for_either() {
+    let hub = Fixture::new(&config());
+    let mut client = hub.bare(&[0]).await;
+    hub.say(0, 0, &"x".repeat(64 << 20)).await;
+    hub.until("the socket is full", |c| c.waiting == 1).await;
+    hub.hub.close(client.key, CloseReason::Kicked).await;
+    let sips = sips_until_closed(&hub, &mut client).await;
+    assert!((13..=17).contains(&sips), "{sips} × 4 s");
+}
+
 #[tokio::test]
 async fn a_slow_reader_that_reads_again_in_time_is_told_why_it_is_closed() {
     let hub = Fixture::new(&config());

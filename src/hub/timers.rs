@@ -18,7 +18,7 @@ pub(super) enum Due {
     Idle,
     /// Its age or its token has come to an end.
     End(CloseReason),
-    /// The socket has taken nothing for the send time-out.
+    /// The socket has taken nothing for the send time-out, or too little of its replay or its last blocks.
     Stalled,
 }
 
@@ -31,6 +31,11 @@ pub(super) struct Timers {
 }
 
 const NEVER: WheelTick = WheelTick::MAX;
+
+/// How many send time-outs a socket may be blocked in all until it has its replay, and again until it has its last blocks. What
+/// waits for a live socket is bounded by the buffer; a replay is not (32 MB), and who takes a byte now and then would hold
+/// it for ever. Only the time counts in which the socket takes nothing: that a node has much to write is no client's fault.
+const BLOCKED_TIMEOUTS: WheelTick = 12;
 
 impl Timers {
     pub(super) fn new(config: &Config) -> Self {
@@ -69,8 +74,10 @@ impl Timers {
 
     /// When the connection must be looked at next.
     pub(super) fn next(&self, connection: &Connection) -> WheelTick {
-        let stalled =
-            if connection.blocked { connection.stalled_since.saturating_add(self.send) } else { NEVER };
+        let stalled = match connection.blocked {
+            true => connection.stalled_since.saturating_add(self.patience(connection)),
+            false => NEVER,
+        };
         if matches!(connection.phase, Phase::Closing(_)) {
             return stalled;
         }
@@ -81,10 +88,21 @@ impl Timers {
             .min(stalled)
     }
 
+    /// How long the socket may go on to take nothing.
+    fn patience(&self, connection: &Connection) -> WheelTick {
+        match connection.phase {
+            Phase::Live => self.send,
+            Phase::CatchingUp(_) | Phase::Closing(_) => {
+                let in_all = self.send.saturating_mul(BLOCKED_TIMEOUTS);
+                self.send.min(in_all.saturating_sub(connection.blocked_for))
+            }
+        }
+    }
+
     /// What is due at `now`.
     pub(super) fn due(&self, connection: &Connection, now: WheelTick) -> Due {
         let over = |since: WheelTick, span: WheelTick| since.saturating_add(span) <= now;
-        if connection.blocked && over(connection.stalled_since, self.send) {
+        if connection.blocked && over(connection.stalled_since, self.patience(connection)) {
             Due::Stalled
         } else if matches!(connection.phase, Phase::Closing(_)) {
             Due::Nothing

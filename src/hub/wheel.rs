@@ -70,6 +70,11 @@ impl Wheel {
         self.now = self.now.max(now);
     }
 
+    /// Entries up to here have come.
+    pub(super) const fn now(&self) -> WheelTick {
+        self.now
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -70,7 +70,8 @@ impl Shard {
             let connection = &mut self.connections[slot as usize];
             connection.last_event = self.now;
             if last {
-                connection.push_all(blocks);
+                // Past the parking.
+                blocks.into_iter().for_each(|block| connection.push(Rc::new(block)));
                 return self.finish(slot, Cause::Complete, None, true);
             }
             connection.release(blocks, replayed_to);

@@ -49,6 +49,10 @@ impl Shard {
         connection.events_sent += taken.events;
         if taken.bytes > 0 {
             connection.last_write = self.now;
+            if connection.blocked {
+                let blocked = self.now.saturating_sub(connection.stalled_since);
+                connection.blocked_for = connection.blocked_for.saturating_add(blocked);
+            }
             connection.stalled_since = self.now;
         }
         match wrote {
@@ -131,7 +135,9 @@ impl Shard {
     pub(super) fn schedule(&mut self, slot: u32) {
         let Some(connection) = self.connections.get_mut(slot as usize) else { return };
         let next = self.timers.next(connection).max(self.now + 1);
-        let waits = connection.wheel_at > self.now && connection.wheel_at <= next;
+        // An entry of this very turn waits as well until the wheel has come to it: who is written to in every turn would
+        // put it off for ever.
+        let waits = connection.wheel_at > self.wheel.now() && connection.wheel_at <= next;
         if !waits {
             connection.wheel_at = next;
             self.wheel.insert(next, slot);
