@@ -67,12 +67,10 @@ impl Node {
             return Ok(Vec::new());
         }
         let published = self.broker.publish(&batch).await;
+        self.tally.publication(published.is_ok());
         match &published {
             Ok(_) => self.publishing.worked(),
-            Err(error) => {
-                self.tally.error();
-                self.publishing.failed(error);
-            }
+            Err(error) => self.publishing.failed(error),
         }
         let acknowledged = published?;
         // A repetition changes nothing, whatever it says this time.

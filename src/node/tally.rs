@@ -21,6 +21,9 @@ pub(super) struct Tally {
     /// On channels that are not counted in `heard`.
     broadcasts: AtomicU64,
     errors: AtomicU64,
+    /// Calls of the broker with something to publish, and how many of them failed.
+    publications: AtomicU64,
+    failed_publications: AtomicU64,
     /// By reason, in the order of [`GapReason::ALL`].
     gaps: [AtomicU64; GapReason::ALL.len()],
     published: AtomicU64,
@@ -36,6 +39,8 @@ impl Tally {
             heard,
             broadcasts: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            publications: AtomicU64::new(0),
+            failed_publications: AtomicU64::new(0),
             gaps: Default::default(),
             published: AtomicU64::new(0),
             published_bytes: AtomicU64::new(0),
@@ -63,6 +68,20 @@ impl Tally {
     /// Something failed on the way of an event or of a question.
     pub(super) fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The broker was given something to publish, and has taken it or not. A failure is an error as well.
+    pub(super) fn publication(&self, taken: bool) {
+        self.publications.fetch_add(1, Ordering::Relaxed);
+        if !taken {
+            self.failed_publications.fetch_add(1, Ordering::Relaxed);
+            self.error();
+        }
+    }
+
+    /// How often something was to be published, and how often it failed.
+    pub(super) fn publications(&self) -> (u64, u64) {
+        (self.publications.load(Ordering::Relaxed), self.failed_publications.load(Ordering::Relaxed))
     }
 
     /// The streams of a channel, or one that came back, were told a gap.

@@ -177,6 +177,7 @@ impl Node {
 
     fn signs(&self, usage: Usage, strain: Strain, counters: &Counters) -> Signs {
         let Status { lag, probed_at, .. } = self.broker_status();
+        let (publications, failed_publications) = self.tally.publications();
         let share = |used: u64, limit: u64| if limit == 0 { 0.0 } else { used as f64 / limit as f64 };
         Signs {
             broker_lag: lag,
@@ -186,6 +187,8 @@ impl Node {
             streams: counters.connections,
             slow: counters.closed_for(CloseReason::SlowConsumer),
             errors: self.errors(),
+            publications,
+            failed_publications,
             memory: usage.memory_limit.map(|limit| share(usage.against_limit, limit)),
             files: share(usage.open_files, usage.max_files),
         }

@@ -18,6 +18,9 @@ const RATE_LOOKS: usize = 10;
 /// Rates of slow consumers are of at least so many streams: one slow reader among three is no illness of the node.
 const FEW_STREAMS: u64 = 100;
 
+/// The share of failed publications is of at least so many: one that failed is its publisher's business.
+const FEW_PUBLICATIONS: u64 = 3;
+
 /// From this share of memory or files on newcomers are refused.
 const REFUSE_AT: f64 = 0.85;
 
@@ -59,7 +62,7 @@ const fn threshold(
 
 /// How many signs are watched. Not the table's length: the release build would need the table to compile the function
 /// that makes it.
-const SIGNS: usize = 9;
+const SIGNS: usize = 10;
 
 /// In the order of the members of [`Signs::values`].
 const THRESHOLDS: [Threshold; SIGNS] = [
@@ -76,6 +79,7 @@ const THRESHOLDS: [Threshold; SIGNS] = [
     threshold("shard_inbox", "a shard's inbox is filled to", Unit::Percent, 0.5, 0.25),
     threshold("slow_consumers", "streams closed in 10 s as too slow:", Unit::Percent, 0.05, 0.01),
     threshold("errors", "errors:", Unit::PerSecond, 1.0, 0.2),
+    threshold("publishing", "publications that failed in 10 s:", Unit::Percent, 0.5, 0.25),
     Threshold {
         at_once: true,
         ..threshold("memory", "memory is used to", Unit::Percent, REFUSE_AT, CALM_BELOW)
@@ -100,6 +104,10 @@ pub(super) struct Signs {
     pub(super) slow: u64,
     /// Errors ever.
     pub(super) errors: u64,
+    /// Calls of the broker with something to publish, ever.
+    pub(super) publications: u64,
+    /// Those of them that failed.
+    pub(super) failed_publications: u64,
     /// Share of the limit.
     pub(super) memory: Option<f64>,
     /// Share of the limit.
@@ -122,8 +130,8 @@ pub(super) enum Pressure {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     looks: [Look; SIGNS],
-    /// Slow consumers and errors at the last looks.
-    history: VecDeque<(u64, u64)>,
+    /// What was measured at the last looks.
+    history: VecDeque<Signs>,
     worst: Option<f64>,
 }
 
@@ -139,15 +147,13 @@ struct Look {
 impl Watch {
     /// Takes the measurements of this second.
     pub(super) fn look(&mut self, signs: &Signs) {
-        let before = self.history.front().copied().unwrap_or((signs.slow, signs.errors));
+        let before = self.history.front().copied().unwrap_or(*signs);
         let looked = self.history.len().max(1) as f64;
-        self.history.push_back((signs.slow, signs.errors));
+        self.history.push_back(*signs);
         if self.history.len() > RATE_LOOKS {
             self.history.pop_front();
         }
-        let slow = signs.slow.saturating_sub(before.0) as f64 / signs.streams.max(FEW_STREAMS) as f64;
-        let errors = signs.errors.saturating_sub(before.1) as f64 / looked;
-        let values = signs.values(slow, errors);
+        let values = signs.values(&before, looked);
         for ((look, threshold), value) in self.looks.iter_mut().zip(&THRESHOLDS).zip(values) {
             look.take(threshold, value.unwrap_or(0.0));
         }
@@ -173,7 +179,12 @@ impl Watch {
 }
 
 impl Signs {
-    fn values(&self, slow: f64, errors: f64) -> [Option<f64>; SIGNS] {
+    /// What is compared with the thresholds; `before` was measured `looked` seconds ago.
+    fn values(&self, before: &Self, looked: f64) -> [Option<f64>; SIGNS] {
+        let slow = self.slow.saturating_sub(before.slow) as f64 / self.streams.max(FEW_STREAMS) as f64;
+        let errors = self.errors.saturating_sub(before.errors) as f64 / looked;
+        let tried = self.publications.saturating_sub(before.publications).max(FEW_PUBLICATIONS);
+        let failed = self.failed_publications.saturating_sub(before.failed_publications);
         let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
         [
             self.broker_lag.map(millis),
@@ -183,6 +194,7 @@ impl Signs {
             Some(self.strain.fullest_inbox),
             Some(slow),
             Some(errors),
+            Some(failed as f64 / tried as f64),
             self.memory,
             Some(self.files),
         ]
@@ -269,6 +281,29 @@ mod tests {
             assert_eq!(pressure(0.79), Pressure::Refuse);
         }
         assert_eq!(pressure(0.79), Pressure::None);
+    }
+
+    #[test]
+    fn publications_that_fail_are_a_sign_however_few_there_are_but_for_one() {
+        let mut watch = Watch::default();
+        let mut reasons_after = |published: u64, failed: u64, looks: usize| {
+            for _ in 0..looks {
+                let (publications, failed_publications) = (published + failed, failed);
+                watch.look(&Signs { publications, failed_publications, ..Signs::default() });
+            }
+            watch.reasons()
+        };
+        assert!(reasons_after(5, 0, 1).is_empty());
+        assert!(reasons_after(5, 1, 2 * RATE_LOOKS).is_empty(), "one");
+        assert_eq!(
+            reasons_after(5, 4, BAD_LOOKS as usize),
+            ["publications that failed in 10 s: 100 % (threshold 50 %)"]
+        );
+        assert!(
+            reasons_after(5, 4, RATE_LOOKS + GOOD_LOOKS as usize).is_empty(),
+            "nobody publishes any more"
+        );
+        assert!(reasons_after(50, 5, RATE_LOOKS).is_empty(), "few of many");
     }
 
     #[test]

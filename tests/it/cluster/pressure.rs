@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::support::wait::check;
-use crate::support::{End, Node, RedisServer, Swarm, eventually, secs};
+use crate::support::{End, Node, RedisServer, Request, Swarm, eventually, secs};
 
 async fn health(node: &Node) -> serde_json::Value {
     node.get("/health").await.json()
@@ -35,6 +35,34 @@ async fn a_node_beyond_its_memory_refuses_newcomers_and_says_why_everywhere() {
         node.log().lines().filter(|line| line.contains("degraded") && line.contains("memory")).count();
     assert_eq!(warnings, 1, "once per change:\n{}", node.log());
     node.publish("jobs", "job_progress", &json!({ "id": "1" })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_publications_fail_says_so_though_redis_is_well() {
+    let redis = RedisServer::start().await;
+    let nodes = Node::cluster(&redis, 2, &[]).await;
+    // Where the history of the channel belongs. Redis answers WRONGTYPE.
+    redis.cli(&["SET", &redis.key("@h:jobs"), "poison"]).await;
+    let body = json!({ "channel": "jobs", "event": "job_progress", "data": { "id": "1" } });
+    eventually("its row says so on every node", secs(30), async || {
+        let answer = nodes[0].send(&Request::post("/api/events", &body)).await;
+        assert_ne!(answer.status(), 202, "{}", answer.text());
+        let stats = nodes[1].get("/api/sse/stats").await.json();
+        let rows = stats["nodes"].as_array().unwrap();
+        let told = |row: &&serde_json::Value| row["reasons"].to_string().contains("publications that failed");
+        let degraded: Vec<_> = rows.iter().filter(told).collect();
+        check(degraded.len() == 1 && degraded[0]["state"] == "degraded", stats)
+    })
+    .await;
+    let told = health(&nodes[0]).await;
+    assert_eq!(told["status"], "degraded", "{told:#}");
+    assert_eq!(health(&nodes[1]).await["status"], "healthy", "it has published nothing");
+    redis.cli(&["DEL", &redis.key("@h:jobs")]).await;
+    eventually("it is well again when they are taken", secs(30), async || {
+        nodes[0].publish("jobs", "job_progress", &json!({ "id": "1" })).await;
+        check(health(&nodes[0]).await["status"] == "healthy", "not yet")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
