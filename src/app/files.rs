@@ -9,6 +9,10 @@ const REQUEST_SOCKETS: usize = 448;
 /// The most streams without a setting that says so.
 const DEFAULT_MAX: usize = 100_000;
 
+/// Room for fewer streams than this is hardly meant, when no setting says how many are wanted: a usual machine's hard limit is
+/// a hundred times as high.
+const FEW_STREAMS: usize = 5_000;
+
 /// What the limit of open files leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -30,6 +34,14 @@ pub(super) fn budget(wanted: Option<usize>) -> Budget {
         }
     };
     let budget = divide(files, wanted);
+    if wanted.is_none() && budget.max_connections < FEW_STREAMS {
+        tracing::warn!(
+            open_files = files,
+            streams = budget.max_connections,
+            "the limit of open files leaves room for few streams; raise it (ulimit -n, LimitNOFILE=), or set \
+             FANLIGHT_MAX_CONNECTIONS if so many are enough"
+        );
+    }
     if wanted.is_some_and(|wanted| wanted > budget.max_connections) {
         tracing::warn!(
             setting = "FANLIGHT_MAX_CONNECTIONS",

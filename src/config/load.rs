@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches};
 
+use super::fallback::Fallback;
 use super::mistake::{Mistake, Mistakes};
 use super::table::{LIST, Preset, SETTINGS, SWITCH, Secrecy, Setting};
-use super::{Config, keys};
+use super::{Config, keys, redis_url};
+use crate::protocol::secret::MASK;
 use crate::telemetry::{self, WrongVariable};
 
 /// The flag that names the file.
@@ -54,6 +56,8 @@ pub(super) struct Effective {
     /// As it was given: may be a secret.
     pub(super) text: Option<String>,
     pub(super) source: Source,
+    /// The variable of another name that it came from, and what that held.
+    fallback: Option<(&'static Fallback, String)>,
 }
 
 /// Where a setting came from.
@@ -83,13 +87,22 @@ impl Effective {
     }
 
     fn mistake(&self, allowed: impl Into<String>) -> Mistake {
-        let text = self.text.as_deref().unwrap_or_default();
-        let secret = match self.setting.secrecy {
-            Secrecy::Open => false,
-            Secrecy::Secret | Secrecy::Url => true,
-            Secrecy::Pem => keys::is_pem(text),
+        let given = self.fallback.as_ref().map(|(_, given)| given);
+        let text = given.or(self.text.as_ref()).map_or("", String::as_str);
+        let allowed = match self.fallback.as_ref().and_then(|(fallback, _)| fallback.allowed) {
+            Some(allowed) => allowed.to_owned(),
+            None => allowed.into(),
         };
-        Mistake::new(self.given_name(), text, secret, allowed)
+        let name = self.given_name();
+        match self.setting.secrecy {
+            Secrecy::Open => Mistake::new(name, text, false, allowed),
+            Secrecy::Secret => Mistake::new(name, text, true, allowed),
+            Secrecy::Url => {
+                let shown = redis_url::mask_wrong(text);
+                Mistake::new(name, &shown, shown == MASK, allowed)
+            }
+            Secrecy::Pem => Mistake::new(name, text, keys::is_pem(text), allowed),
+        }
     }
 }
 
@@ -185,7 +198,7 @@ fn find(
     environment: &Environment,
     in_file: Option<(&Path, &String)>,
 ) -> Effective {
-    let from = |text: String, source| Effective { setting, text: Some(text), source };
+    let from = |text: String, source| Effective { setting, text: Some(text), source, fallback: None };
     if let Some(text) = flag(flags, setting.name) {
         return from(text, Source::Flag);
     }
@@ -195,13 +208,15 @@ fn find(
     }
     for fallback in setting.fallbacks {
         if let Some(text) = variable(environment, fallback.name) {
-            return from((fallback.translate)(&text), Source::Variable(fallback.name.to_owned()));
+            let found = from((fallback.translate)(&text), Source::Variable(fallback.name.to_owned()));
+            return Effective { fallback: Some((fallback, text)), ..found };
         }
     }
     match in_file {
         Some((path, text)) => from(text.clone(), Source::File(path.to_owned())),
         None => {
-            Effective { setting, text: setting.default.text().map(str::to_owned), source: Source::Default }
+            let text = setting.default.text().map(str::to_owned);
+            Effective { setting, text, source: Source::Default, fallback: None }
         }
     }
 }
@@ -418,7 +433,7 @@ pub(super) mod tests {
             format!("bogus in {file}: there is no such setting"),
             format!("drain in {file}: must be a single value"),
             format!("history_size in {file}: there is no such setting; did you mean history-size?"),
-            "PORT is \"127.0.0.1:http\"; allowed: an IP address".to_owned(),
+            "PORT is \"http\"; allowed: a port, like 8080".to_owned(),
             "REDIS_URL is ****; allowed: redis://".to_owned(),
             format!("channels in {file} is \"a b\"; allowed: 1 to"),
             "--heartbeat is \"often\"; allowed: a duration".to_owned(),

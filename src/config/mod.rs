@@ -5,6 +5,7 @@
 //! This room opens nothing but that file and the files of keys that settings name: it does not connect, bind or raise
 //! limits.
 
+mod fallback;
 mod keys;
 mod load;
 mod mistake;

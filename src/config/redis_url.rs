@@ -1,6 +1,7 @@
 //! The URL of a Redis, checked, with its password masked wherever it is printed.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use ::redis::IntoConnectionInfo;
 use url::Url;
@@ -55,6 +56,45 @@ impl RedisUrl {
     }
 }
 
+/// A URL that is refused, as far as it can be shown: who cannot see what is wrong cannot mend it. The user, the password and
+/// whatever follows `?` or `#` are masked; where it is not certain what these are, all but the scheme is.
+pub(super) fn mask_wrong(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+        return MASK.to_owned();
+    };
+    let (login, place) = rest.rsplit_once('@').map_or((None, rest), |(login, place)| (Some(login), place));
+    let (path, more) = place.find(['?', '#']).map_or((place, ""), |at| place.split_at(at));
+    // An unencoded / ? or # in a password makes a piece of it look like a host.
+    let certain = login.is_none_or(|login| !login.contains(['/', '?', '#'])) && is_place(path);
+    if !certain {
+        return format!("{scheme}://{MASK}");
+    }
+    let login = login.map(|_| format!("{MASK}@")).unwrap_or_default();
+    let mark = more.get(..1).unwrap_or_default();
+    let more = if more.is_empty() { "" } else { MASK };
+    format!("{scheme}://{login}{path}{mark}{more}")
+}
+
+fn is_scheme(text: &str) -> bool {
+    (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// `HOST[:PORT][,HOST[:PORT]…][/PATH]`. What stands behind the colon of a host and is no port may be a password whose `@` was
+/// forgotten.
+fn is_place(text: &str) -> bool {
+    let (hosts, path) = text.split_once('/').unwrap_or((text, ""));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_host = |host: &str| match host.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok()),
+        None => host.bytes().all(plain),
+    };
+    let is_server = |server: &str| match server.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => is_host(host) && port.parse::<u16>().is_ok(),
+        _ => is_host(server),
+    };
+    hosts.split(',').all(is_server) && path.bytes().all(|b| plain(b) || b == b'/')
+}
+
 fn masked(url: &Url) -> String {
     let mut masked = url.clone();
     // A URL with a host always takes a password; should it not, the whole URL stays hidden.
@@ -95,6 +135,34 @@ mod tests {
         assert_eq!((plain.to_string().as_str(), plain.has_password()), (plain.expose(), false));
         let why = RedisUrl::parse("redis+sentinel://:canary@a:1,b:2").unwrap_err();
         assert!(why.contains("service is missing") && !why.contains("canary"), "{why}");
+    }
+
+    #[test]
+    fn a_wrong_url_is_shown_without_what_may_be_secret_in_it() {
+        for (wrong, shown) in [
+            ("http://localhost:6379/0", "http://localhost:6379/0"),
+            ("http://u:canary@localhost", "http://****@localhost"),
+            ("redis://canary@h/x", "redis://****@h/x"),
+            ("redis://:can@ry:canary@[::1]:6379/x", "redis://****@[::1]:6379/x"),
+            ("redis://h:26379?sentinel_master_name=canary", "redis://h:26379?****"),
+            ("redis-sentinel://:canary@a:1,b#canary", "redis-sentinel://****@a:1,b#****"),
+            ("redis+sentinel://:canary@a:1,b:2", "redis+sentinel://****@a:1,b:2"),
+            ("redis:///0", "redis:///0"),
+            // Nobody can tell what is what.
+            ("redis://u:canary", "redis://****"),
+            ("redis://u:123456", "redis://****"),
+            ("redis://u:can/canary@h", "redis://****"),
+            ("redis://u:1/can#canary@h/0", "redis://****"),
+            ("redis://h?sentinel_password=can@canary", "redis://****"),
+            ("redis://h:99x/canary", "redis://****"),
+            ("redis://h/can ary", "redis://****"),
+            ("canary", "****"),
+            ("u:canary@h:6379", "****"),
+            ("can ary://h", "****"),
+            ("", "****"),
+        ] {
+            assert_eq!(mask_wrong(wrong), shown, "{wrong}");
+        }
     }
 
     #[test]

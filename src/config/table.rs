@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fallback::Fallback;
 use super::values::{self, DAY, HOUR, KIB, MIB, Read, SECOND};
 use super::{Config, Origins, RedisUrl, keys};
 use crate::admission::MIN_LEASE_TTL;
@@ -23,15 +24,6 @@ pub(super) struct Setting {
     pub(super) secrecy: Secrecy,
     /// Reads a text into the configuration, or says what is allowed.
     pub(super) set: fn(&mut Config, &str) -> Read<()>,
-}
-
-/// Another environment name for a setting, kept for those who come from elsewhere.
-#[derive(Debug)]
-pub(super) struct Fallback {
-    /// The variable.
-    pub(super) name: &'static str,
-    /// From its value to the text of our setting.
-    pub(super) translate: fn(&str) -> String,
 }
 
 /// What holds when nothing is given.
@@ -104,8 +96,7 @@ fn put<T>(field: &mut T, read: Read<T>) -> Read<()> {
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "listen",
-        // A bare port says nothing about who may reach it, so the address stays loopback.
-        fallbacks: &[Fallback { name: "PORT", translate: |port| format!("127.0.0.1:{port}") }],
+        fallbacks: &[Fallback::port("PORT")],
         placeholder: "IP:PORT",
         default: Preset::Text("127.0.0.1:8080"),
         help: "Public address. Beyond loopback, --api-keys, a key for tokens, or --insecure is required",
@@ -122,7 +113,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "redis-url",
-        fallbacks: &[Fallback { name: "REDIS_URL", translate: str::to_owned }],
+        fallbacks: &[Fallback::same("REDIS_URL")],
         placeholder: "URL",
         default: Preset::Unset("none: an embedded in-memory broker, one node"),
         help: "The Redis that all nodes share: redis://HOST[:PORT][/DB], rediss:// for TLS, or redis+sentinel://HOST,HOST/SERVICE[/DB]",
@@ -163,7 +154,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "max-per-ip",
-        fallbacks: &[Fallback { name: "SSE_MAX_CONN_PER_IP", translate: str::to_owned }],
+        fallbacks: &[Fallback::same("SSE_MAX_CONN_PER_IP")],
         placeholder: "N",
         // A page and its reload.
         default: Preset::Text("2"),
@@ -224,7 +215,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "idle-timeout",
-        fallbacks: &[Fallback { name: "SSE_IDLE_TIMEOUT_MS", translate: |millis| format!("{millis}ms") }],
+        fallbacks: &[Fallback::millis("SSE_IDLE_TIMEOUT_MS")],
         placeholder: "DURATION",
         default: Preset::Text("5m"),
         help: "A stream that gets no event for so long is closed (heartbeats don't count); 0 = never",
@@ -358,7 +349,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "jwks-file",
         // The other keys of tokens are called so.
-        fallbacks: &[Fallback { name: "FANLIGHT_JWT_JWKS_FILE", translate: str::to_owned }],
+        fallbacks: &[Fallback::same("FANLIGHT_JWT_JWKS_FILE")],
         placeholder: "FILE",
         help: "Public keys of whoever signs tokens, as JSON Web Key Set; read again when it changes",
         set: |c, v| put(&mut c.tokens.jwks, keys::jwks_file(v)),

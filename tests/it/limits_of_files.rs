@@ -15,6 +15,21 @@ async fn the_soft_limit_is_raised_to_the_hard_one() {
     assert_eq!(soft_limit(node.process().id()), 1024);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_low_limit_of_files_is_warned_about_once_unless_so_few_streams_are_wanted() {
+    for (wanted, warnings) in [(None, 1), (Some(100), 0)] {
+        let builder = Node::builder().open_files(1024, 1024);
+        let node = match wanted {
+            None => builder.start().await,
+            Some(wanted) => builder.set("FANLIGHT_MAX_CONNECTIONS", wanted).start().await,
+        };
+        let log = node.log();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("limit of open files")).collect();
+        assert_eq!(told.len(), warnings, "{log}");
+        assert!(told.iter().all(|line| line.contains("WARN") && line.contains("ulimit -n")), "{told:?}");
+    }
+}
+
 /// Opens streams until one is refused; returns them and the refusal.
 async fn fill(node: &Node) -> (Vec<SseClient>, SseClient) {
     let mut open = Vec::new();

@@ -62,12 +62,20 @@ fn every_mistake_of_every_source_is_printed_at_once_with_exit_code_2() {
     let file = file("history-size = 0\nheart-beat = '1s'\n");
     for command in [&["serve"][..], &[], &["config", "check"], &["config", "show"]] {
         let arguments = [command, &["--config", path(&file), "--drain", "soon"]].concat();
-        let ran = run(&arguments, &[("FANLIGHT_BUFFER_BYTES", "1"), ("PORT", "http")]);
+        let variables = [
+            ("FANLIGHT_BUFFER_BYTES", "1"),
+            ("PORT", "http"),
+            ("SSE_IDLE_TIMEOUT_MS", "5m"),
+            ("REDIS_URL", "http://shop:canary@cache:6379/0"),
+        ];
+        let ran = run(&arguments, &variables);
         assert_eq!(ran.code, 2, "{arguments:?}");
         for part in [
             "--drain is \"soon\"; allowed: a duration",
             "FANLIGHT_BUFFER_BYTES is \"1\"; allowed: a size",
-            "PORT is \"127.0.0.1:http\"; allowed: an IP address",
+            "PORT is \"http\"; allowed: a port, like 8080",
+            "SSE_IDLE_TIMEOUT_MS is \"5m\"; allowed: a number of milliseconds",
+            "REDIS_URL is \"http://****@cache:6379/0\"; allowed: redis://",
             "history-size in ",
             "heart-beat in ",
             "did you mean heartbeat?",
@@ -229,6 +237,8 @@ fn no_secret_is_printed_whatever_is_right_or_wrong() {
             &["config", "check", "--drain=x"],
             &["config", "show", "--api-keys=canary", "--redis-url=rediss://:canary@h"],
             &["config", "show", "--api-keys=canary,", "--redis-url=canary"],
+            &["config", "check", "--redis-url=redis://u:can/canary@h"],
+            &["config", "check", "--redis-url=redis+sentinel://a,b/m?sentinel_password=x@canary&no=canary"],
         ] {
             let ran = run(arguments, variables);
             assert!(!ran.all().contains("canary"), "{arguments:?}: {}", ran.all());
