@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Node;
 use super::interest::{Interest, Listening};
+use super::streak::Streak;
 use super::subscribe::Client;
 use super::topics::Topic;
 use crate::broker::{Broker, HistoryRequest, Publication};
@@ -49,6 +50,7 @@ pub(super) struct Jobs {
     store: Arc<dyn JobStore>,
     overview: Mutex<(Option<Tick>, JobsOverview)>,
     clock: Clock,
+    recording: Streak,
     /// Every node hears channel `jobs` for as long as it runs: any of them may have to record.
     pub(super) heard: Listening,
 }
@@ -65,7 +67,8 @@ impl Jobs {
         let source = Arc::new(History { broker: Arc::clone(broker), jobs: ChannelName::jobs() });
         let recorder = Recorder::new(Arc::clone(&store), source, Arc::clone(&backlog));
         let heard = interest.listen(&[Topic { channel: ChannelName::jobs(), key: None }]);
-        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), heard };
+        let recording = Streak::new("recording what was published as job states");
+        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), recording, heard };
         (jobs, recorder, backlog)
     }
 
@@ -78,8 +81,9 @@ impl Jobs {
         if updates.is_empty() {
             return;
         }
-        if let Err(reason) = answer(self.store.record(&updates)).await {
-            tracing::warn!(reason, jobs = updates.len(), "published, but not yet recorded as job states");
+        match answer(self.store.record(&updates)).await {
+            Ok(_) => self.recording.worked(),
+            Err(reason) => self.recording.failed(&reason),
         }
     }
 

@@ -81,6 +81,9 @@ def check_promises(documents):
         spec = scaler["spec"]
         behavior = spec.get("behavior") or spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
         assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 300, "every pod that goes moves its clients"
+        for trigger in spec.get("triggers", []):
+            own = f'namespace="{scaler["metadata"]["namespace"]}"'
+            assert own in trigger["metadata"]["query"], "it would count the streams of other clusters"
 
 
 check_compose("docker-compose.yml")
