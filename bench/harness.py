@@ -122,7 +122,7 @@ def settings(listen, redis_url):
     known = subprocess.run([FANLIGHT, "serve", "--help"], capture_output=True, text=True).stdout
     ours = {name: value for name, value in ours.items() if f"--{name} " in known}
     # What the program sets by starting itself again (src/app/memory.rs), which valgrind would not follow.
-    kept["MIMALLOC_PURGE_DELAY"] = "0"
+    kept |= {"MIMALLOC_PURGE_DELAY": "0", "MIMALLOC_ALLOW_THP": "0"}
     return kept | {"FANLIGHT_" + name.replace("-", "_").upper(): value for name, value in ours.items()}
 
 

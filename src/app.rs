@@ -40,7 +40,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start: the address is taken, or the system gives no threads.
 pub fn run(config: Config, warnings: &[String]) -> anyhow::Result<ExitCode> {
-    memory::purge_at_once();
+    memory::in_small_pieces();
     // Not before: they would be said twice.
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let no_threads = "cannot start the threads of the node";

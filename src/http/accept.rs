@@ -1,7 +1,9 @@
 //! The accept loop and the life of a socket until it is a stream or gone.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Config, State, detach, routes};
+use super::{Config, State, detach, pace, routes};
 use crate::node::Node;
 
 /// Connections that the kernel may hold for us. A restart brings thousands at once; with the usual 1024 the others wait a
@@ -149,6 +151,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     complained = false;
                     connections.open(stream, peer);
+                    pace::breathe(connections.node.clock());
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
@@ -182,13 +185,24 @@ impl Connections {
     fn open(&self, stream: TcpStream, peer: SocketAddr) {
         let (node, router, stop) = (Arc::clone(&self.node), self.router.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            node.room_for_handshake().await;
-            let Some(detached) = detach::serve(stream, peer, router, stop).await else { return };
-            let (attachment, socket) = detached;
-            let id = attachment.id;
-            if node.attach(attachment, socket).await.is_none() {
-                tracing::debug!(connection = %id, %peer, "the client left during the handover");
-            }
+            let mut life = pin!(live(&node, stream, peer, router, stop));
+            poll_fn(|cx| {
+                let step = life.as_mut().poll(cx);
+                pace::breathe(node.clock());
+                step
+            })
+            .await;
         });
+    }
+}
+
+/// The life of a socket until it is a stream or gone.
+async fn live(node: &Node, stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    node.room_for_handshake().await;
+    let Some(detached) = detach::serve(stream, peer, router, stop).await else { return };
+    let (attachment, socket) = detached;
+    let id = attachment.id;
+    if node.attach(attachment, socket).await.is_none() {
+        tracing::debug!(connection = %id, %peer, "the client left during the handover");
     }
 }

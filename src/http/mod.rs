@@ -16,6 +16,7 @@ mod identify;
 mod jobs;
 mod metrics;
 mod origin;
+mod pace;
 mod publish;
 mod query;
 mod routes;
@@ -34,6 +35,7 @@ use crate::node::{Node, TrustedProxies};
 pub use accept::{BindError, Server};
 pub use auth::Recognition;
 pub use origin::AllowedOrigins;
+pub use pace::woke;
 
 /// What the http room is told at its start.
 #[derive(Clone, Debug)]

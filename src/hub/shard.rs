@@ -36,6 +36,10 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::sse::Block;
 use lag::OnTheWay;
 
+/// How long a shard rests between some replays and the next ones, unless something is to be done. It would else hold its core
+/// for as long as the kernel's scheduler lets it, some milliseconds, and the thread that brings a live event would wait.
+const REST: Duration = Duration::from_millis(1);
+
 pub(super) struct Shard {
     index: usize,
     config: Config,
@@ -139,8 +143,11 @@ impl Shard {
 
     /// How long the poller may wait.
     fn patience(&self) -> Option<Duration> {
-        if !self.dirty.is_empty() || !self.replaying.is_empty() {
+        if !self.dirty.is_empty() {
             return Some(Duration::ZERO);
+        }
+        if !self.replaying.is_empty() {
+            return Some(REST);
         }
         (!self.wheel.is_empty() || self.drain.is_some()).then_some(wheel::GRANULARITY)
     }
