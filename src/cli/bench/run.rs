@@ -13,7 +13,7 @@ use super::marker;
 use super::options::Options;
 use super::pace::Due;
 use super::publisher::{Answer, Publisher};
-use super::report::{Report, Times};
+use super::report::{self, Report, Times};
 use super::swarm::{Plan, Swarm};
 use super::tracker::{MAX_OUTSTANDING, Tracker};
 use super::window::Window;
@@ -339,6 +339,7 @@ impl Run {
             deliveries,
             deliveries_per_second: deliveries as f64 * 1e6 / window.micros().max(1) as f64,
             latency_millis: Times::of(self.tracker.latency()),
+            latency_steps: report::steps(self.tracker.latency()),
             acknowledged: 0,
             lost: 0,
             duplicated: 0,
