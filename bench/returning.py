@@ -56,14 +56,14 @@ def run_once(redis_port, url, publish, kind, newcomers, counts_reads=False):
         arguments = ["--url", stream, "--connections", newcomers, "--idle", "--warmup", "0s", "--duration", "500ms"]
         coming = bench(arguments, ["chrt", "--idle", "0"]) if kind != "calm" else None
         base = url.split("/api/")[0]
-        rate = read_rate(base, coming) if counts_reads else None
+        reads = {"readsPer100Millis": read_rate(base, coming)} if counts_reads else {}
         measured = finish(live)
         result = {"p99": measured["latencyMillis"]["p99"], "steps": measured["latencySteps"]}
         if coming:
             came = finish(coming)
             if came["open"] != newcomers:
                 sys.exit(f"{came['open']} of {newcomers} came: {came['refused']}")
-            result |= {"seconds": came["connectSeconds"], "bytes": came["bytes"], "readsPer100Millis": rate}
+            result |= {"seconds": came["connectSeconds"], "bytes": came["bytes"]} | reads
         await_empty(base)
         return result
 
