@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::Node;
 use super::peers::PeersUnreachable;
@@ -139,11 +139,8 @@ impl Node {
     }
 
     fn row(&self, listed: Listed) -> ConnectionRow {
-        let now = self.clock.unix_millis();
-        let ago = |ms: u64| {
-            let at = UNIX_EPOCH + Duration::from_millis(now.saturating_sub(ms));
-            humantime::format_rfc3339_millis(at).to_string()
-        };
+        let opened = opened_at(listed.id);
+        let active = opened.saturating_add(listed.age_ms.saturating_sub(listed.idle_ms));
         ConnectionRow {
             id: listed.id,
             node: self.id().to_owned(),
@@ -151,12 +148,44 @@ impl Node {
             session: listed.about.session,
             user_agent: listed.about.user_agent.map(|agent| (*agent).into()),
             channels: self.interest.names(&listed.topics),
-            created_at: ago(listed.age_ms),
-            last_activity_at: ago(listed.idle_ms),
+            created_at: timestamp(opened),
+            last_activity_at: timestamp(active),
             duration_ms: listed.age_ms,
             messages_sent: listed.events_sent,
             bytes_sent: listed.bytes_sent,
             queued: listed.queued,
+        }
+    }
+}
+
+/// An id for a connection that opens now, in milliseconds of Unix time. The id carries that time (RFC 9562, section 5.7), so
+/// that every listing of the connection says the same one: reckoned back from its age it would move with the age's rounding.
+pub(super) fn fresh_id(now: u64) -> Uuid {
+    let nanos = Duration::from_millis(now % 1000).subsec_nanos();
+    Uuid::new_v7(Timestamp::from_unix(NoContext, now / 1000, nanos))
+}
+
+/// When the connection of this id opened, in milliseconds of Unix time.
+fn opened_at(id: Uuid) -> u64 {
+    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |at| at.to_unix());
+    seconds * 1000 + u64::from(nanos) / 1_000_000
+}
+
+/// RFC 3339 with milliseconds.
+fn timestamp(unix_millis: u64) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_millis)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_when_its_connection_opened_and_is_no_other_ones() {
+        for at in [0, 999, 1_763_736_071_123, (1 << 48) - 1] {
+            let (one, other) = (fresh_id(at), fresh_id(at));
+            assert_eq!((opened_at(one), opened_at(other)), (at, at));
+            assert_ne!(one, other);
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::interest::Listening;
 use super::topics::Topic;
-use super::{Node, Refusal};
+use super::{Node, Refusal, connections};
 use crate::admission::{IpKey, Permit, Request, SessionKey};
 use crate::clock::Tick;
 use crate::cluster::Here;
@@ -144,7 +144,7 @@ impl Node {
         let (here, met_before) = self.greet(&about);
         let returns = met_before || last_event_id.is_some();
         let expires_at = expires_at.map(|at| self.tick_at(at));
-        let id = Uuid::new_v4();
+        let id = connections::fresh_id(self.clock.unix_millis());
         tracing::debug!(
             connection = %id,
             %ip,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::support::{Node, Swarm, full, secs};
+use crate::support::wait::check;
+use crate::support::{Node, Swarm, eventually, full, secs};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_listed_while_events_go_to_it_and_nobody_misses_one() {
@@ -41,4 +42,22 @@ async fn a_crowd_is_listed_while_events_go_to_it_and_nobody_misses_one() {
     let metrics = node.get("/metrics").await.text();
     let turn = metrics.lines().find(|line| line.starts_with("fanlight_shard_turn_max_seconds")).unwrap();
     println!("{crowd} listed beside {EVENTS} events to each; {turn}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listing_of_a_connection_says_the_same_time_of_its_opening_and_of_its_last_event() {
+    let node = Node::builder().start().await;
+    let swarm = Swarm::open(&[node.addr()], 1, "/api/sse/stream?channels=jobs").await;
+    node.publish("jobs", "only", &json!({})).await;
+    swarm.each_has(1, "only", secs(5)).await;
+    let mut seen = BTreeSet::new();
+    eventually("half a second passes", secs(10), async || {
+        let page = node.get("/api/sse/connections").await.json();
+        let row = page["connections"][0].clone();
+        seen.insert((row["createdAt"].to_string(), row["lastActivityAt"].to_string()));
+        check(row["durationMs"].as_u64() >= Some(500), format!("{row}"))
+    })
+    .await;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen.iter().all(|(created, active)| created <= active), "{seen:?}");
 }
