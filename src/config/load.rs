@@ -23,6 +23,18 @@ const OTHER_VARIABLES: [&str; 4] = [CONFIG_VARIABLE, "FANLIGHT_URL", "FANLIGHT_A
 /// Set by Kubernetes in every container when there is a service called `fanlight`; nobody's mistake.
 const KUBERNETES_VARIABLES: [&str; 2] = ["FANLIGHT_SERVICE_", "FANLIGHT_PORT"];
 
+/// What can contradict each other: where a node listens, and by what it recognises callers.
+const TOGETHER: [&str; 8] = [
+    "listen",
+    "admin-listen",
+    "insecure",
+    "api-keys",
+    "jwt-secret",
+    "jwt-public-key",
+    "jwks-file",
+    "require-token",
+];
+
 /// A shorter key is warned about: it can be guessed.
 const GOOD_KEY_LEN: usize = 16;
 
@@ -158,12 +170,17 @@ pub fn load(flags: &ArgMatches, environment: &Environment) -> Result<Loaded, Mis
         .iter()
         .map(|setting| find(setting, flags, environment, file.as_deref().zip(in_file.get(setting.name))))
         .collect();
+    // What a file that is wrong was to set is not known: it may have been the key that seems to be missing.
+    let mut known = mistakes.is_empty();
     let mut config = Config::blank();
     for found in &effective {
-        let refused = found.text.as_ref().and_then(|text| (found.setting.set)(&mut config, text).err());
-        mistakes.extend(refused.map(|allowed| found.mistake(allowed)));
+        let allowed = found.text.as_ref().and_then(|text| (found.setting.set)(&mut config, text).err());
+        if let Some(allowed) = allowed {
+            mistakes.push(found.mistake(allowed));
+            known &= !TOGETHER.contains(&found.setting.name);
+        }
     }
-    if mistakes.is_empty() {
+    if known {
         mistakes.extend(contradictions(&config, &effective));
     }
     mistakes
@@ -483,6 +500,16 @@ pub(super) mod tests {
     #[test]
     fn a_mistaken_key_is_not_reported_as_a_missing_one_as_well() {
         assert_eq!(mistakes(&["--listen=0.0.0.0:80", "--api-keys=a b"], &[]).len(), 1);
+        assert_eq!(mistakes(&["--require-token", "--jwks-file=/nonexistent"], &[]).len(), 1);
+        let (_file, path) = file("api_keys = '0123456789abcdef'");
+        assert_eq!(mistakes(&[&path, "--listen=0.0.0.0:80"], &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_missing_key_is_reported_together_with_mistakes_elsewhere() {
+        let found = mistakes(&["--listen=0.0.0.0:80", "--require-token", "--heartbeat=often"], &[]);
+        let names: Vec<_> = found.iter().map(|mistake| mistake.split(' ').next().unwrap()).collect();
+        assert_eq!(names, ["--heartbeat", "--listen", "--require-token"]);
     }
 
     #[test]
