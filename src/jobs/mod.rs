@@ -116,6 +116,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// takes it when nobody has it.
     fn lead<'a>(&'a self, updates: &'a [JobUpdate], span: Span) -> BoxFuture<'a, Result<Turn, JobsError>>;
 
+    /// Gives the office up, where it is held: another node takes it with its next turn, and not only when it expires.
+    fn resign(&self) -> BoxFuture<'_, Result<(), JobsError>>;
+
     /// The state of one job; `None` when it is unknown or has expired.
     fn get<'a>(&'a self, id: &'a Key) -> BoxFuture<'a, Result<Option<JobState>, JobsError>>;
 

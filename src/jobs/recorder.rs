@@ -37,6 +37,9 @@ pub trait Source: Send + Sync + 'static {
     /// Whether events are heard now. A node that hears nothing leaves the office to others.
     fn is_live(&self) -> bool;
 
+    /// Returns when events are heard.
+    fn live(&self) -> BoxFuture<'_, ()>;
+
     /// The durable events of channel `jobs` after a position, in their order; all there are for `None`. What the history
     /// no longer has is left out.
     fn since(&self, after: Option<Position>) -> BoxFuture<'_, Result<Vec<Delivery>, String>>;
@@ -73,13 +76,15 @@ impl Recorder {
     pub async fn run(mut self) {
         let mut timer = interval(TURN);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let backlog = Arc::clone(&self.backlog);
+        let (backlog, source) = (Arc::clone(&self.backlog), Arc::clone(&self.source));
         loop {
             // While the store fails only the timer tries again.
             let eager = self.role == Role::Recording && !self.failing;
             tokio::select! {
                 _ = timer.tick() => {}
                 () = backlog.arrived(), if eager => {}
+                // A node that has just started does not wait for its next turn: what it hears by then could not be read.
+                () = source.live(), if !source.is_live() => {}
             }
             let done = self.turn().await;
             self.told(&done);
@@ -189,6 +194,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use futures_util::future::{FutureExt as _, ready};
+    use tokio::sync::watch;
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
@@ -209,7 +215,7 @@ mod tests {
     struct View {
         cluster: Arc<Cluster>,
         who: usize,
-        live: AtomicBool,
+        live: watch::Sender<bool>,
     }
 
     impl JobStore for View {
@@ -238,6 +244,11 @@ mod tests {
             ready(Ok(turn)).boxed()
         }
 
+        fn resign(&self) -> BoxFuture<'_, Result<(), JobsError>> {
+            self.cluster.vacate();
+            ready(Ok(())).boxed()
+        }
+
         fn get<'a>(&'a self, id: &'a Key) -> BoxFuture<'a, Result<Option<JobState>, JobsError>> {
             self.cluster.jobs.get(id)
         }
@@ -249,7 +260,12 @@ mod tests {
 
     impl Source for View {
         fn is_live(&self) -> bool {
-            self.live.load(Ordering::SeqCst)
+            *self.live.borrow()
+        }
+
+        fn live(&self) -> BoxFuture<'_, ()> {
+            let mut live = self.live.subscribe();
+            async move { drop(live.wait_for(|live| *live).await) }.boxed()
         }
 
         fn since(&self, after: Option<Position>) -> BoxFuture<'_, Result<Vec<Delivery>, String>> {
@@ -297,7 +313,7 @@ mod tests {
 
     impl Node {
         fn start(cluster: &Arc<Cluster>, who: usize) -> Self {
-            let view = Arc::new(View { cluster: Arc::clone(cluster), who, live: AtomicBool::new(true) });
+            let view = Arc::new(View { cluster: Arc::clone(cluster), who, live: watch::Sender::new(true) });
             let backlog = Arc::new(Backlog::new(Clock::held()));
             let recorder = Recorder::new(view.clone(), view.clone(), Arc::clone(&backlog));
             Self { view, backlog, _task: AbortOnDropHandle::new(tokio::spawn(recorder.run())) }
@@ -390,17 +406,30 @@ mod tests {
     async fn a_node_that_hears_nothing_leaves_the_office_to_another() {
         let cluster = Cluster::start();
         let deaf = Node::start(&cluster, 1);
-        deaf.view.live.store(false, Ordering::SeqCst);
+        deaf.view.live.send_replace(false);
         let other = Node::start(&cluster, 2);
         turns().await;
         assert_eq!(cluster.office.lock().unwrap().0, Some(2));
-        other.view.live.store(false, Ordering::SeqCst);
+        other.view.live.send_replace(false);
         turns().await;
         cluster.vacate();
         turns().await;
         assert_eq!(cluster.office.lock().unwrap().0, None);
-        deaf.view.live.store(true, Ordering::SeqCst);
+        deaf.view.live.send_replace(true);
         turns().await;
         assert_eq!(cluster.office.lock().unwrap().0, Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_records_as_soon_as_it_hears() {
+        let cluster = Cluster::start();
+        let node = Node::start(&cluster, 1);
+        node.view.live.send_replace(false);
+        tokio::time::sleep(TURN / 10).await;
+        node.view.live.send_replace(true);
+        node.hear(&[cluster.event("completed", "a", None)]);
+        // Its first turn is over and its next one has not come. Time is not real here.
+        tokio::time::sleep(TURN / 10).await;
+        assert_eq!(cluster.word("a").await, "completed");
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of jobs: recording them from what is published and heard, and answering.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -22,7 +23,8 @@ use crate::protocol::position::Position;
 /// How long the store may take to answer: a caller is told within a second.
 const ANSWER_LIMIT: Duration = Duration::from_millis(800);
 
-/// How long the counts of the last question are good for. Every node asks the same store, so none is older than that.
+/// How long the counts of the last question are good for, unless this node has recorded something since: whoever has
+/// published a job's event counts it at once. Every node asks the same store, so none is older than that.
 const COUNTS_AGE: Duration = Duration::from_millis(500);
 
 /// Why there is no answer about a job.
@@ -49,6 +51,8 @@ pub struct JobsOverview {
 pub(super) struct Jobs {
     store: Arc<dyn JobStore>,
     overview: Mutex<(Option<Tick>, JobsOverview)>,
+    /// This node has recorded something since it asked for the counts.
+    recorded: AtomicBool,
     clock: Clock,
     recording: Streak,
     /// Every node hears channel `jobs` for as long as it runs: any of them may have to record.
@@ -68,7 +72,14 @@ impl Jobs {
         let recorder = Recorder::new(Arc::clone(&store), source, Arc::clone(&backlog));
         let heard = interest.listen(&[Topic { channel: ChannelName::jobs(), key: None }]);
         let recording = Streak::new("recording what was published as job states");
-        let jobs = Self { store, overview: Mutex::default(), clock: clock.clone(), recording, heard };
+        let jobs = Self {
+            store,
+            overview: Mutex::default(),
+            recorded: AtomicBool::new(false),
+            clock: clock.clone(),
+            recording,
+            heard,
+        };
         (jobs, recorder, backlog)
     }
 
@@ -82,8 +93,19 @@ impl Jobs {
             return;
         }
         match answer(self.store.record(&updates)).await {
-            Ok(_) => self.recording.worked(),
+            Ok(_) => {
+                self.recorded.store(true, Ordering::Release);
+                self.recording.worked();
+            }
             Err(reason) => self.recording.failed(&reason),
+        }
+    }
+
+    /// Lets another node record from now on. For a node whose own recorder has ended: a call that it left on its way may
+    /// still take the office again, which then expires.
+    pub(super) async fn resign(&self) {
+        if let Err(reason) = answer(self.store.resign()).await {
+            tracing::debug!(reason, "another node records the jobs when this one's office has expired");
         }
     }
 
@@ -96,7 +118,9 @@ impl Jobs {
         // One question at a time; whoever waited for it takes its answer.
         let mut last = self.overview.lock().await;
         let (asked, overview) = &mut *last;
-        if asked.is_some_and(|asked| self.clock.now().since(asked) < COUNTS_AGE) {
+        // Taken before the question: what is recorded during it makes the answer old again.
+        let recorded = self.recorded.swap(false, Ordering::Acquire);
+        if !recorded && asked.is_some_and(|asked| self.clock.now().since(asked) < COUNTS_AGE) {
             return overview.clone();
         }
         match answer(self.store.counts()).await {
@@ -141,6 +165,17 @@ struct History {
 impl Source for History {
     fn is_live(&self) -> bool {
         self.broker.status().borrow().subscribed
+    }
+
+    fn live(&self) -> BoxFuture<'_, ()> {
+        let mut status = self.broker.status();
+        async move {
+            if status.wait_for(|status| status.subscribed).await.is_err() {
+                // The broker has ended, and so does the node.
+                std::future::pending().await
+            }
+        }
+        .boxed()
     }
 
     fn since(&self, after: Option<Position>) -> BoxFuture<'_, Result<Vec<Delivery>, String>> {

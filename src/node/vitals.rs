@@ -118,8 +118,10 @@ impl Node {
         }
     }
 
-    /// Tells the cluster what was counted in the end, and that this node is gone. To be called when nothing is counted any more.
+    /// Tells the cluster what was counted in the end, and that this node is gone. To be called when nothing is counted or
+    /// recorded any more.
     pub async fn say_farewell(&self) {
+        self.jobs.resign().await;
         let counts = self.report().await.counts;
         match timeout(FAREWELL_LIMIT, self.cluster.leave(&counts)).await {
             Ok(Ok(())) => {}

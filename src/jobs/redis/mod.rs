@@ -34,6 +34,7 @@ pub struct RedisJobs {
     commands: Commands,
     record: Script,
     count: Script,
+    resign: Script,
     /// The lease and the place up to which the recorder has recorded, then the set of each status.
     names: Vec<String>,
     ttl: Duration,
@@ -49,6 +50,7 @@ impl RedisJobs {
         Self {
             record: Script::new(include_str!("record.lua")),
             count: Script::new(include_str!("count.lua")),
+            resign: Script::new(include_str!("resign.lua")),
             names,
             ttl,
             incarnation: Uuid::new_v4().to_string(),
@@ -91,6 +93,14 @@ impl JobStore for RedisJobs {
 
     fn lead<'a>(&'a self, updates: &'a [JobUpdate], span: Span) -> BoxFuture<'a, Result<Turn, JobsError>> {
         self.call(&self.incarnation, updates, span).boxed()
+    }
+
+    fn resign(&self) -> BoxFuture<'_, Result<(), JobsError>> {
+        async move {
+            let mut call = self.resign.call(&[&self.names[0]]);
+            Ok(self.commands.invoke(call.arg(&self.incarnation)).await?)
+        }
+        .boxed()
     }
 
     fn get<'a>(&'a self, id: &'a Key) -> BoxFuture<'a, Result<Option<JobState>, JobsError>> {

@@ -177,6 +177,33 @@ async fn when_the_recorder_is_killed_another_takes_over_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn a_recorder_that_ends_leaves_its_office_to_the_others_at_once() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 2, &[]).await;
+    let mut recorder = nodes.remove(recorder(&nodes).await);
+    let office = redis.key("@jobs:recorder");
+    let holder = redis.cli(&["GET", &office]).await;
+    assert!(holder.len() > 30, "{holder:?}");
+    recorder.terminate();
+    recorder.exit(LONG).await;
+    assert_ne!(redis.cli(&["GET", &office]).await, holder);
+    plain(&redis, "job_completed", "later").await;
+    all_count(&nodes, &counted(0, 0, 1, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn whoever_publishes_a_jobs_event_counts_it_at_once() {
+    let redis = RedisServer::start().await;
+    for node in [Node::builder().start().await, Node::start(&redis, &[]).await] {
+        for n in 1..=3 {
+            assert_eq!(counts(&node).await, counted(0, n - 1, 0, 0, 0));
+            node.publish("jobs", "job_started", &json!({ "id": n })).await;
+        }
+        assert_eq!(counts(&node).await, counted(0, 3, 0, 0, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_recorder_that_was_paused_brings_nothing_back() {
     let redis = RedisServer::start().await;
     let mut nodes = Node::cluster(&redis, 2, &[]).await;
