@@ -176,8 +176,8 @@ pub enum BrokerError {
 
 /// Pub/sub and history.
 pub trait Broker: Send + Sync + 'static {
-    /// Appends to the channels' histories, assigns the positions and publishes, as one step and in one round trip.
-    /// What is acknowledged is in the history.
+    /// Appends to the channels' histories, assigns the positions and publishes, as one step and in one round trip: all or
+    /// none of up to a thousand events. What is acknowledged is in the history.
     fn publish<'a>(
         &'a self,
         batch: &'a [Publication],

@@ -10,6 +10,7 @@
 mod admission;
 mod auth;
 mod bad_input;
+mod batches;
 mod broker;
 mod cli;
 mod cluster;

@@ -71,20 +71,20 @@ local function begin(names, size, ttl, count)
   return { names = names, size = size, ttl = ttl, now = now, clock = clock, next = first, last = {}, count = count }
 end
 
--- Appends one event and publishes it; `body` is a durable frame behind its three numbers (protocol/durable.rs).
--- Answers its position, or the first one when `once` was used before.
-local function append(batch, channel, once, body)
-  local names, clock = batch.names, batch.clock
-  local record
-  if once ~= '' then
-    record = names.once .. channel .. ':' .. string.gsub(once, '.', function(c)
-      return string.format('%02x', string.byte(c))
-    end)
-    local first = redis.call('GET', record)
-    if first then
-      return first
-    end
+-- The name of the record of an idempotency key; nil for '', which is none.
+local function record_of(names, channel, once)
+  if once == '' then
+    return nil
   end
+  return names.once .. channel .. ':' .. string.gsub(once, '.', function(c)
+    return string.format('%02x', string.byte(c))
+  end)
+end
+
+-- Appends one event and publishes it; `body` is a durable frame behind its three numbers (protocol/durable.rs), `record`
+-- that of its idempotency key, which was not used before. Answers its position.
+local function append(batch, channel, record, body)
+  local names, clock = batch.names, batch.clock
   local stream = names.history .. channel
   local previous = batch.last[channel]
   if not previous then

@@ -57,7 +57,9 @@ redis.register_function({
     end
     local batch = begin(NAMES, tonumber(settings[1] or 1000), tonumber(settings[2] or 3600000), 1)
     local lengths = string.format('%d %d %d\n', #kind, #key, #trace)
-    local position = append(batch, keys[1], once, lengths .. kind .. key .. trace .. data)
+    local record = record_of(NAMES, keys[1], once)
+    local position = record and redis.call('GET', record)
+      or append(batch, keys[1], record, lengths .. kind .. key .. trace .. data)
     finish(batch)
     return position
   end,
