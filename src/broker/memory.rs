@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::store::{Appended, Store};
+use self::store::Store;
 use super::{
     Acknowledgement, Broker, BrokerError, Config, History, HistoryRequest, Interest, NOTICE_QUEUE, Notice,
     Publication, Recipient, Status,
@@ -75,14 +75,14 @@ impl Memory {
             .map_err(|_| BrokerError::Unavailable("the node is shutting down".into()))?;
         let now = self.clock.unix_millis();
         let mut store = self.store();
-        let append = |publication| match store.append(publication, now) {
-            Appended::New(position, delivery) => {
-                if let Some(permit) = permits.next() {
-                    permit.send(Notice::Event(delivery));
-                }
-                Acknowledgement::Appended(position)
+        let append = |publication| {
+            let (acknowledgement, delivery) = store.append(publication, now);
+            if let Some(delivery) = delivery
+                && let Some(permit) = permits.next()
+            {
+                permit.send(Notice::Event(delivery));
             }
-            Appended::Repeated(position) => Acknowledgement::Repeated(position),
+            acknowledgement
         };
         Ok(step.iter().map(append).collect())
     }

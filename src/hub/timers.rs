@@ -74,9 +74,10 @@ impl Timers {
 
     /// When the connection must be looked at next.
     pub(super) fn next(&self, connection: &Connection) -> WheelTick {
-        let stalled = match connection.blocked {
-            true => connection.stalled_since.saturating_add(self.patience(connection)),
-            false => NEVER,
+        let stalled = if connection.blocked {
+            connection.stalled_since.saturating_add(self.patience(connection))
+        } else {
+            NEVER
         };
         if matches!(connection.phase, Phase::Closing(_)) {
             return stalled;

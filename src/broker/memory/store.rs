@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::broker::replay::{self, Extent, Replay};
-use crate::broker::{Config, History, HistoryRequest, Publication};
+use crate::broker::{Acknowledgement, Config, History, HistoryRequest, Publication};
 use crate::protocol::channel::ChannelName;
 use crate::protocol::event::Delivery;
 use crate::protocol::position::{Position, STEP_BITS};
@@ -13,14 +13,6 @@ use crate::protocol::position::{Position, STEP_BITS};
 /// How many bytes of events all histories hold at most. When it is full the channels that have been quiet for longest
 /// lose theirs, and then the busiest lose their oldest events; both is told as `history_trimmed`.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
-
-/// What became of a publication.
-pub(super) enum Appended {
-    /// It is in the history now.
-    New(Position, Delivery),
-    /// Its idempotency key had been used; this is the first one's position.
-    Repeated(Position),
-}
 
 /// All histories.
 #[derive(Debug)]
@@ -73,14 +65,18 @@ impl Store {
         Position { epoch: self.epoch, n: self.n }
     }
 
-    /// Appends one event at `now`.
-    pub(super) fn append(&mut self, publication: &Publication, now: u64) -> Appended {
+    /// Appends one event at `now`; answers what is to be delivered as well, unless it is a repetition.
+    pub(super) fn append(
+        &mut self,
+        publication: &Publication,
+        now: u64,
+    ) -> (Acknowledgement, Option<Delivery>) {
         self.expire(now);
         let key = publication.idempotency_key.clone().map(|key| (publication.channel.clone(), key));
         let next = Position { epoch: self.epoch, n: (self.n + 1).max(now << STEP_BITS) };
         if let Some(key) = key {
             match self.keys.entry(key) {
-                Entry::Occupied(first) => return Appended::Repeated(*first.get()),
+                Entry::Occupied(first) => return (Acknowledgement::Repeated(*first.get()), None),
                 Entry::Vacant(free) => {
                     self.key_ends.push_back((now + self.ttl_ms, free.key().clone()));
                     free.insert(next);
@@ -94,7 +90,7 @@ impl Store {
             position: Some(next),
         };
         self.insert(delivery.clone(), next.n);
-        Appended::New(next, delivery)
+        (Acknowledgement::Appended(next), Some(delivery))
     }
 
     fn insert(&mut self, delivery: Delivery, n: u64) {
@@ -199,9 +195,7 @@ mod tests {
     }
 
     fn append(store: &mut Store, channel: &str, data: &str, now: u64) -> Position {
-        match store.append(&publication(channel, data), now) {
-            Appended::New(position, _) | Appended::Repeated(position) => position,
-        }
+        store.append(&publication(channel, data), now).0.position()
     }
 
     fn read(store: &mut Store, channel: &str, after: Position, now: u64) -> (Vec<String>, Option<GapReason>) {
@@ -252,14 +246,11 @@ mod tests {
         let mut store = store(10, Duration::from_secs(10));
         let mut publish = |channel: &str, now| {
             let publication = Publication { idempotency_key: Some("k".into()), ..publication(channel, "x") };
-            match store.append(&publication, now) {
-                Appended::New(position, _) => (true, position),
-                Appended::Repeated(position) => (false, position),
-            }
+            store.append(&publication, now).0
         };
-        let (_, first) = publish("a", 1_000_000);
-        assert_eq!(publish("a", 1_009_999), (false, first));
-        assert!(publish("b", 1_009_999).0);
-        assert!(publish("a", 1_010_000).0);
+        let first = publish("a", 1_000_000).position();
+        assert_eq!(publish("a", 1_009_999), Acknowledgement::Repeated(first));
+        assert!(publish("b", 1_009_999).appended().is_some());
+        assert!(publish("a", 1_010_000).appended().is_some());
     }
 }
