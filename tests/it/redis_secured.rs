@@ -97,12 +97,7 @@ async fn serves(node: impl Fn() -> NodeBuilder, url: &str, prefix: &str, trusted
         client.expect("cli").await;
     }
     for node in &nodes {
-        // Not at once: on a busy machine a node may judge itself slow for a moment.
-        eventually("the node is healthy", secs(20), async || {
-            let health = node.get("/health").await;
-            check(health.json()["status"] == "healthy", health.text())
-        })
-        .await;
+        node.healthy(secs(20)).await;
         no_secret(&node.log());
     }
 }

@@ -42,11 +42,7 @@ async fn the_documented_rights_are_enough_for_a_node_and_for_a_publisher() {
     assert!(made < 100, "{made} connections");
 
     for node in [&first, &second] {
-        eventually("the node is healthy", secs(20), async || {
-            let health = node.get("/health").await;
-            check(health.json()["status"] == "healthy", health.text())
-        })
-        .await;
+        node.healthy(secs(20)).await;
         // The one thing that these rights leave out, on purpose.
         let log = node.log();
         let refused =

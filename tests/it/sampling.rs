@@ -12,6 +12,12 @@ fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{PARENT}-{flags}")
 }
 
+/// Publishing an event by somebody who has a trace.
+fn event(flags: &str) -> Request {
+    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
+    Request::post("/api/events", &body).header("traceparent", &traceparent(flags))
+}
+
 /// A node on `redis` that exports to `collector` and goes within a moment; at its end it has sent all of its spans.
 async fn traced(redis: &RedisServer, collector: &str, settings: &[(&str, &str)]) -> Node {
     let always = [
@@ -83,9 +89,7 @@ async fn a_handshake_ends_with_its_head_and_redis_is_in_the_trace_of_who_asked()
     let request = SseRequest::new("/stream").header("traceparent", &traceparent("01"));
     let mut client = request.open(node.addr()).await;
     client.next_event(secs(10)).await.unwrap();
-    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
-    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
-    assert_eq!(node.send(&post).await.status(), 202);
+    assert_eq!(node.send(&event("01")).await.status(), 202);
     client.expect("e").await;
     let spans = eventually("a request with its question, another with its command", secs(20), async || {
         let spans: Vec<_> = collector.of(&hex(TRACE)).into_iter().map(|(_, span)| span).collect();
@@ -123,9 +127,7 @@ async fn what_failed_says_so_in_its_spans() {
     let (collector, url) = Collector::start().await;
     let node = traced(&redis, &url, &[]).await;
     redis.kill();
-    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
-    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
-    assert_eq!(node.send(&post).await.status(), 503);
+    assert_eq!(node.send(&event("01")).await.status(), 503);
     end(node).await;
     let spans = collector.of(&hex(TRACE));
     for (kind, error) in [(SERVER, "503"), (PRODUCER, "unavailable"), (CLIENT, "unavailable")] {
@@ -142,9 +144,7 @@ async fn what_redis_refuses_says_with_which_word() {
     let (collector, url) = Collector::start().await;
     let node = traced(&redis, &url, &[]).await;
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
-    let post = Request::post("/api/events", &body).header("traceparent", &traceparent("01"));
-    assert_eq!(node.send(&post).await.status(), 503);
+    assert_eq!(node.send(&event("01")).await.status(), 503);
     end(node).await;
     let spans = collector.of(&hex(TRACE));
     let (_, span) = spans.iter().find(|(_, span)| span.kind == CLIENT).unwrap();
@@ -173,10 +173,8 @@ async fn a_request_that_is_not_sampled_tells_the_nodes_so() {
     let (collector, url) = Collector::start().await;
     let nodes = [traced(&redis, &url, &[]).await, traced(&redis, &url, &[]).await];
     let mut client = nodes[1].subscribe("/stream").await;
-    let body = json!({ "channel": "jobs", "event": "e", "data": {} });
     for flags in ["00", "01"] {
-        let post = Request::post("/api/events", &body).header("traceparent", &traceparent(flags));
-        assert_eq!(nodes[0].send(&post).await.status(), 202);
+        assert_eq!(nodes[0].send(&event(flags)).await.status(), 202);
         client.expect("e").await;
     }
     drop(client);

@@ -51,6 +51,8 @@ fn an_answer_that_drips_for_ever_is_given_up_and_the_error_names_the_address_and
     let address = server(|socket| {
         loop {
             socket.write_all(b" ")?;
+            // The pause is what is tested: an answer that goes on, far below any limit of size, until it is given up.
+            // Nothing is waited for here; the test waits for the command's own time.
             std::thread::sleep(Duration::from_millis(100));
         }
     });

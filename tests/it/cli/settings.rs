@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::run;
+use super::{Ran, run};
 
 fn file(content: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -12,6 +12,17 @@ fn file(content: &str) -> tempfile::NamedTempFile {
 
 fn path(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().unwrap()
+}
+
+/// Runs `fanlight`, which must refuse its settings and say each of `parts`.
+#[track_caller]
+fn refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]) -> Ran {
+    let ran = run(arguments, variables);
+    assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
+    for part in parts {
+        assert!(ran.stderr.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.stderr);
+    }
+    ran
 }
 
 #[test]
@@ -68,9 +79,7 @@ fn every_mistake_of_every_source_is_printed_at_once_with_exit_code_2() {
             ("SSE_IDLE_TIMEOUT_MS", "5m"),
             ("REDIS_URL", "http://shop:canary@cache:6379/0"),
         ];
-        let ran = run(&arguments, &variables);
-        assert_eq!(ran.code, 2, "{arguments:?}");
-        for part in [
+        let why = [
             "--drain is \"soon\"; allowed: a duration",
             "FANLIGHT_BUFFER_BYTES is \"1\"; allowed: a size",
             "PORT is \"http\"; allowed: a port, like 8080",
@@ -79,9 +88,8 @@ fn every_mistake_of_every_source_is_printed_at_once_with_exit_code_2() {
             "history-size in ",
             "heart-beat in ",
             "did you mean heartbeat?",
-        ] {
-            assert!(ran.stderr.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.stderr);
-        }
+        ];
+        let ran = refused(&arguments, &variables, &why);
         assert!(ran.stdout.is_empty(), "{}", ran.stdout);
     }
 }
@@ -95,25 +103,20 @@ fn the_variables_of_opentelemetry_are_checked_like_the_others() {
         ("FANLIGHT_DRAIN", "soon"),
     ];
     for command in [&["config", "check"][..], &["config", "show"], &["serve"]] {
-        let ran = run(command, &wrong);
-        assert_eq!(ran.code, 2, "{command:?}");
-        for part in [
+        let why = [
             "4 settings are wrong",
             "OTEL_EXPORTER_OTLP_ENDPOINT: allowed: a URL",
             "OTEL_TRACES_SAMPLER is \"sometimes\"; allowed: always_on, ",
             "OTEL_BSP_MAX_QUEUE_SIZE is \"many\"; allowed: a whole number",
             "FANLIGHT_DRAIN is ",
-        ] {
-            assert!(ran.stderr.contains(part), "{command:?}: no {part:?} in\n{}", ran.stderr);
-        }
+        ];
+        let ran = refused(command, &wrong, &why);
         assert!(!ran.all().contains("canary"), "{}", ran.all());
     }
     let good =
         [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"), ("OTEL_TRACES_SAMPLER", "always_off")];
     assert_eq!(run(&["config", "check"], &good).code, 0);
-    let published = run(&["publish", "jobs", "1"], &wrong);
-    assert!(published.code == 2 && published.stderr.contains("OTEL_TRACES_SAMPLER"), "{}", published.all());
-    assert!(published.stderr.contains("OTEL_BSP_MAX_QUEUE_SIZE"), "all of them: {}", published.stderr);
+    refused(&["publish", "jobs", "1"], &wrong, &["OTEL_TRACES_SAMPLER", "OTEL_BSP_MAX_QUEUE_SIZE"]);
 }
 
 #[test]
@@ -150,14 +153,10 @@ fn what_show_prints_is_read_back_to_the_same() {
 
 #[test]
 fn an_open_node_beyond_loopback_is_refused_and_told_what_to_set() {
-    let refused = run(&["--listen", "0.0.0.0:0"], &[]);
-    assert_eq!(refused.code, 2);
-    for part in ["--listen is \"0.0.0.0:0\"", "FANLIGHT_API_KEYS", "--insecure"] {
-        assert!(refused.stderr.contains(part), "{}", refused.stderr);
-    }
+    let why = ["--listen is \"0.0.0.0:0\"", "FANLIGHT_API_KEYS", "--insecure"];
+    refused(&["--listen", "0.0.0.0:0"], &[], &why);
     let elsewhere = ["config", "check", "--listen", "0.0.0.0:80", "--admin-listen"];
-    let refused = run(&[&elsewhere[..], &["0.0.0.0:81"]].concat(), &[]);
-    assert!(refused.stderr.contains("--admin-listen is \"0.0.0.0:81\""), "{}", refused.stderr);
+    refused(&[&elsewhere[..], &["0.0.0.0:81"]].concat(), &[], &["--admin-listen is \"0.0.0.0:81\""]);
     assert_eq!(run(&[&elsewhere[..], &["127.0.0.1:81"]].concat(), &[]).code, 0);
     assert_eq!(run(&[&elsewhere[..], &["0.0.0.0:80", "--insecure"]].concat(), &[]).code, 2, "the same twice");
     assert_eq!(run(&["config", "check", "--listen", "0.0.0.0:0", "--insecure"], &[]).code, 0);
@@ -170,18 +169,14 @@ fn an_open_node_beyond_loopback_is_refused_and_told_what_to_set() {
 fn a_key_that_cannot_check_tokens_is_a_mistake_with_its_reason() {
     let jwks = file(r#"{"keys":[]}"#);
     let variables = [("FANLIGHT_JWKS_FILE", path(&jwks)), ("FANLIGHT_JWT_PUBLIC_KEY", "/nonexistent.pem")];
-    let refused = run(&["config", "check"], &variables);
-    assert_eq!(refused.code, 2);
-    for part in [
+    let why = [
         "FANLIGHT_JWT_PUBLIC_KEY is \"/nonexistent.pem\"; allowed: a PEM public key",
         "No such file",
         "FANLIGHT_JWKS_FILE is ",
         "none of its 0 keys",
-    ] {
-        assert!(refused.stderr.contains(part), "no {part:?} in\n{}", refused.stderr);
-    }
-    let nobody = run(&["config", "check", "--require-token"], &[]);
-    assert!(nobody.code == 2 && nobody.stderr.contains("FANLIGHT_JWT_SECRET"), "{}", nobody.stderr);
+    ];
+    refused(&["config", "check"], &variables, &why);
+    refused(&["config", "check", "--require-token"], &[], &["FANLIGHT_JWT_SECRET"]);
     let short = run(&["config", "check", "--jwt-secret=short"], &[]);
     assert!(
         short.code == 0 && short.stderr.contains("guessing") && !short.stderr.contains("is short"),
@@ -204,9 +199,8 @@ fn limits_are_read_and_their_mistakes_named() {
     let bad =
         ["--max-per-ip=-1", "--trusted-proxies=10.0.0.0/33", "--connect-rate-per-ip=fast", "--lease-ttl=1s"];
     for flag in bad {
-        let refused = run(&["config", "check", flag], &[]);
         let name = flag.split('=').next().unwrap_or_default();
-        assert!(refused.code == 2 && refused.stderr.contains(name), "{flag}: {}", refused.stderr);
+        refused(&["config", "check", flag], &[], &[name]);
     }
 }
 

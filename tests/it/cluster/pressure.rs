@@ -85,11 +85,7 @@ async fn a_node_short_of_files_closes_idle_streams_and_recovers() {
     assert_eq!((answer.status(), answer.code().as_str()), (503, "capacity"), "newcomers first");
     assert!(health(&node).await["reasons"].to_string().contains("open files"));
     drop(silent);
-    eventually("it is well again", secs(30), async || {
-        let told = health(&node).await;
-        check(told["status"] == "healthy", told)
-    })
-    .await;
+    node.healthy(secs(30)).await;
     let left = streams.open_count();
     assert!(left > 0, "it closed no more than it had to");
     node.subscribe("/stream").await;

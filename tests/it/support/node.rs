@@ -15,7 +15,7 @@ use super::http::{Request, Response};
 use super::process::{Process, free_port, loopback};
 use super::redis::RedisServer;
 use super::sse::SseClient;
-use super::wait::{eventually, secs};
+use super::wait::{check, eventually, secs};
 
 /// The program under test.
 pub(crate) const FANLIGHT: &str = env!("CARGO_BIN_EXE_fanlight");
@@ -204,6 +204,15 @@ impl Node {
                 Ok(answer) => Err(format!("{} {}", answer.status(), answer.text())),
                 Err(e) => Err(e),
             }
+        })
+        .await;
+    }
+
+    /// Waits until `/health` says that it is well: on a busy machine a node may judge itself slow for a moment.
+    pub(crate) async fn healthy(&self, within: Duration) {
+        eventually("the node is healthy", within, async || {
+            let health = self.get("/health").await;
+            check(health.json()["status"] == "healthy", health.text())
         })
         .await;
     }
