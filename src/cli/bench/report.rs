@@ -39,7 +39,10 @@ impl Times {
 
 /// What a histogram has counted: the upper end of each step that is not empty, and how much is in it.
 pub(super) fn steps(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
-    histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect()
+    histogram
+        .iter_recorded()
+        .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+        .collect()
 }
 
 impl fmt::Display for Times {
