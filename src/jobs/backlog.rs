@@ -4,14 +4,14 @@
 //! it takes events as they are: a node that never records never looks into them.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{JobUpdate, Place};
+use super::{JobState, JobUpdate, Place};
 use crate::clock::{Clock, Tick};
-use crate::protocol::event::{Delivery, Event};
+use crate::protocol::event::{Delivery, Event, Key};
 use crate::protocol::position::Position;
 
 /// How many events it holds at most. When it is full the oldest go: durable ones are still in the history.
@@ -31,6 +31,8 @@ pub struct Backlog {
 #[derive(Debug, Default)]
 struct Events {
     queue: VecDeque<Heard>,
+    /// What was taken last: on its way to the store, or there.
+    taken: Vec<Heard>,
     bytes: usize,
     dropped: u64,
     /// The last durable event that was heard.
@@ -40,7 +42,7 @@ struct Events {
 /// An event of channel `jobs` and when it came.
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
-    event: Event,
+    event: Arc<Event>,
     /// `None` for a plain event before which no durable one was heard.
     place: Option<Place>,
     at: Tick,
@@ -69,9 +71,28 @@ impl Backlog {
         self.arrived.notified().await;
     }
 
-    /// The oldest events: at most `max_events` of at most `max_bytes`, but always one if there is any.
+    /// The oldest events: at most `max_events` of at most `max_bytes`, but always one if there is any. What was taken before
+    /// is in the store, or was put back.
     pub(super) fn take(&self, max_events: usize, max_bytes: usize) -> Vec<Heard> {
         self.events().take(max_events, max_bytes)
+    }
+
+    /// How `job` has ended by what was heard and may not be in the store yet, and where in the stream; a plain event before
+    /// which no durable one was heard does not know its place.
+    pub fn end_of(&self, job: &Key) -> Option<(JobState, Option<Place>)> {
+        let now = self.clock.unix_millis();
+        let events = self.events();
+        let mut end = None;
+        let of_job = |heard: &&Heard| heard.event.key.as_ref() == Some(job);
+        for heard in events.taken.iter().chain(&events.queue).filter(of_job) {
+            let Some(update) = heard.update() else { continue };
+            if update.starts {
+                end = None;
+            } else if update.status.is_terminal() {
+                end.get_or_insert((update, heard.place));
+            }
+        }
+        end.map(|(update, place)| (JobState::new(&update, update.place.happened(now)), place))
     }
 
     /// Everything, merged with `missed` events from the history into the order of the stream, each once; `up_to` is a
@@ -102,12 +123,14 @@ impl Backlog {
         let mut events = self.events();
         events.dropped += events.queue.len() as u64;
         events.queue.clear();
+        events.taken.clear();
         events.bytes = 0;
     }
 
     /// What was taken and could not be recorded is the oldest again.
     pub(super) fn put_back(&self, taken: Vec<Heard>) {
         let mut events = self.events();
+        events.taken.clear();
         for heard in taken.into_iter().rev() {
             events.bytes += heard.cost();
             events.queue.push_front(heard);
@@ -119,6 +142,7 @@ impl Backlog {
     pub(super) fn forget(&self, age: Duration) {
         let now = self.clock.now();
         let mut events = self.events();
+        events.taken.clear();
         while events.pop_if(|oldest| now.since(oldest.at) > age).is_some() {}
     }
 
@@ -156,6 +180,7 @@ impl Events {
             bytes += heard.cost().min(max_bytes - bytes);
             taken.push(heard);
         }
+        self.taken.clone_from(&taken);
         taken
     }
 
@@ -169,7 +194,7 @@ impl Events {
 
 impl Heard {
     fn new(Delivery { event, position, .. }: Delivery, at: Tick) -> Self {
-        Self { event, place: position.map(Place::at), at }
+        Self { event: Arc::new(event), place: position.map(Place::at), at }
     }
 
     /// A plain event that does not know its place was heard behind the durable one at `last`.
@@ -242,6 +267,40 @@ mod tests {
         assert!(backlog.take_dropped() > 0 && backlog.events().bytes <= MAX_BYTES);
         backlog.interrupted();
         assert_eq!((backlog.take_dropped(), backlog.take(1, 1).len()), (1, 0));
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_known_from_when_it_is_heard_until_it_is_in_the_store() {
+        let job = Key::parse("42").unwrap();
+        let said = |word: &str, id: &str, n| {
+            let mut delivery = delivery(&format!(r#"{{"status":"{word}"}}"#), n);
+            delivery.event.key = Key::parse(id).ok();
+            delivery
+        };
+        let backlog = backlog(&[]);
+        let end = |backlog: &Backlog| {
+            backlog.end_of(&job).map(|(state, place)| {
+                assert_eq!(state.position, place.and_then(Place::position));
+                (state.word, state.position)
+            })
+        };
+        backlog.push(said("completed", "other", Some(1)));
+        backlog.push(said("running", "42", Some(2)));
+        assert_eq!(end(&backlog), None);
+        backlog.push(said("failed", "42", Some(3)));
+        backlog.push(said("completed", "42", None));
+        let failed = Some(("failed".into(), Some(at(3))));
+        assert_eq!(end(&backlog), failed, "the first one is final");
+        let taken = backlog.take(9, 9000);
+        assert_eq!(end(&backlog), failed, "on its way");
+        backlog.put_back(taken);
+        assert_eq!(end(&backlog), failed);
+        backlog.take(9, 9000);
+        assert!(backlog.take(9, 9000).is_empty());
+        assert_eq!(end(&backlog), None, "in the store");
+        backlog.push(said("failed", "42", Some(4)));
+        backlog.push(said("queued", "42", None));
+        assert_eq!(end(&backlog), None, "it began again");
     }
 
     #[test]

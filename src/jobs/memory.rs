@@ -146,7 +146,8 @@ impl Table {
 }
 
 impl JobState {
-    fn new(update: &JobUpdate, happened: u64) -> Self {
+    /// What `update`, of that Unix time in milliseconds, makes of a job.
+    pub(super) fn new(update: &JobUpdate, happened: u64) -> Self {
         Self {
             status: update.status,
             word: update.word.clone(),

@@ -82,6 +82,10 @@ impl Pump {
 
     async fn event(&self, delivery: Delivery) {
         let of_jobs = delivery.channel.as_str() == JOBS;
+        if of_jobs {
+            // Before anybody is looked for: a stream of one job that is not found yet finds its end there.
+            self.jobs.push(delivery.clone());
+        }
         let key = delivery.event.key.as_ref().filter(|_| of_jobs);
         let (whole, keyed) = self.interest.find(&delivery.channel, key);
         let n = delivery.position.map_or(0, |position| position.n);
@@ -100,9 +104,6 @@ impl Pump {
         }
         if let Some(position) = delivery.position {
             self.passed.note(position);
-        }
-        if of_jobs {
-            self.jobs.push(delivery);
         }
     }
 

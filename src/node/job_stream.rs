@@ -43,7 +43,7 @@ impl Node {
     /// Without an answer of the store it is not known, and the stream opens.
     pub async fn has_seen_the_end(&self, job: &Key, last_event_id: &str) -> bool {
         let Some(position) = Position::parse(last_event_id) else { return false };
-        match self.jobs.state(job).await {
+        match self.jobs.state_or_end(job).await {
             Ok(Some(state)) => {
                 state.status.is_terminal() && state.position.is_some_and(|end| end <= position)
             }
@@ -105,7 +105,7 @@ impl Node {
     ) -> Release {
         let mut release = Release::new(vec![self.hello(id, greeting, recovered)]);
         release.blocks.extend(gap.map(|reason| self.gap(id, &ChannelName::jobs(), reason)));
-        match self.jobs.state(job).await {
+        match self.jobs.state_or_end(job).await {
             Ok(Some(JobState { status, data, position, .. })) => {
                 let view = View::new(status, &data, position);
                 release.blocks.push(view.block);

@@ -50,6 +50,7 @@ pub struct JobsOverview {
 /// The node's part in the states of jobs.
 pub(super) struct Jobs {
     store: Arc<dyn JobStore>,
+    backlog: Arc<Backlog>,
     overview: Mutex<(Option<Tick>, JobsOverview)>,
     /// This node has recorded something since it asked for the counts.
     recorded: AtomicBool,
@@ -74,6 +75,7 @@ impl Jobs {
         let recording = Streak::new("recording what was published as job states");
         let jobs = Self {
             store,
+            backlog: Arc::clone(&backlog),
             overview: Mutex::default(),
             recorded: AtomicBool::new(false),
             clock: clock.clone(),
@@ -112,6 +114,18 @@ impl Jobs {
     /// The state of one job, or why it cannot be had.
     pub(super) async fn state(&self, id: &Key) -> Result<Option<JobState>, String> {
         answer(self.store.get(id)).await
+    }
+
+    /// The same for a stream, which may have begun after its job's end was heard and before that is recorded: it would wait
+    /// for ever for what does not come again.
+    pub(super) async fn state_or_end(&self, id: &Key) -> Result<Option<JobState>, String> {
+        // Before the store is asked: what goes there meanwhile is seen here.
+        let Some((end, place)) = self.backlog.end_of(id) else { return self.state(id).await };
+        let state = self.state(id).await.ok().flatten();
+        // A job may have begun again since then.
+        let later = |state: &JobState| place.zip(state.position).is_some_and(|(end, at)| Place::at(at) > end);
+        let known = state.filter(|state| state.status.is_terminal() || later(state));
+        Ok(Some(known.unwrap_or(end)))
     }
 
     async fn counts(&self) -> JobsOverview {

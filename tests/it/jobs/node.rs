@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::wait::check;
-use crate::support::{Node, Persistence, RedisServer, Request, eventually, secs, stays};
+use crate::support::{End, Node, Persistence, RedisServer, Request, eventually, secs, stays};
 
 const LONG: Duration = secs(30);
 
@@ -189,6 +189,27 @@ async fn a_recorder_that_ends_leaves_its_office_to_the_others_at_once() {
     assert_ne!(redis.cli(&["GET", &office]).await, holder);
     plain(&redis, "job_completed", "later").await;
     all_count(&nodes, &counted(0, 0, 1, 0, 0)).await;
+}
+
+#[tokio::test]
+async fn the_stream_of_a_job_whose_end_was_heard_and_is_not_recorded_yet_ends() {
+    let redis = RedisServer::start().await;
+    let mut nodes = Node::cluster(&redis, 2, &[]).await;
+    // Nobody records until its office has expired, some seconds from now.
+    nodes.remove(recorder(&nodes).await).kill();
+    let [node] = &nodes[..] else { panic!("one of two is left") };
+    redis.has_subscribers("jobs", 1, LONG).await;
+    let mut all = node.subscribe("/api/jobs/stream").await;
+    for (id, kind, name) in [("plain", "job_failed", "failed"), ("durable", "job_completed", "completed")] {
+        match id {
+            "plain" => plain(&redis, kind, id).await,
+            _ => fcall(&redis, kind, id).await,
+        }
+        all.expect(kind).await;
+        let mut late = node.subscribe(&format!("/api/jobs/{id}/stream")).await;
+        let (blocks, end) = late.rest(secs(5)).await;
+        assert_eq!((blocks.last().map(|block| block.name()), end), (Some(name), End::Clean), "{id}");
+    }
 }
 
 #[tokio::test]
