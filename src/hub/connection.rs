@@ -1,7 +1,7 @@
 //! One detached socket and what waits for it.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
 
@@ -9,12 +9,10 @@ use mio::net::TcpStream;
 use uuid::Uuid;
 
 use super::Membership;
+use super::queue::{MAX_SLICES, Queue};
 use super::wheel::WheelTick;
 use crate::protocol::close::CloseReason;
 use crate::protocol::sse::{Block, Framing};
-
-/// Blocks handed to the kernel in one call; the most that Linux takes is 1024, more than 64 gains nothing.
-const MAX_SLICES: usize = 64;
 
 /// What a client may send at once on a stream that expects nothing from it. More is abuse and ends the connection.
 const MAX_JUNK: usize = 64 * 1024;
@@ -40,6 +38,8 @@ pub(super) struct CatchUp {
     /// `None` while the replay is not there yet: the connection is parked.
     replay: Option<std::vec::IntoIter<Block>>,
     live: VecDeque<(u64, Rc<Block>)>,
+    /// The stream ends behind all of it; nothing is added any more.
+    complete: bool,
 }
 
 impl CatchUp {
@@ -171,6 +171,7 @@ impl Connection {
     #[inline]
     pub(super) fn offer(&mut self, n: u64, block: &Rc<Block>) -> bool {
         match &mut self.phase {
+            Phase::CatchingUp(catch_up) if catch_up.complete => {}
             Phase::CatchingUp(catch_up) if catch_up.live.len() >= MAX_PARKED => return false,
             Phase::CatchingUp(catch_up) => catch_up.live.push_back((n, Rc::clone(block))),
             Phase::Live if n == 0 || n > self.replayed_to => self.push(Rc::clone(block)),
@@ -186,6 +187,14 @@ impl Connection {
             self.replayed_to = replayed_to;
             catch_up.replay = Some(replay.into_iter());
         }
+    }
+
+    /// Notes that its stream is complete. `true` when it ends by itself, behind what it still has to be given; one that is live
+    /// is to be ended.
+    pub(super) fn completes_later(&mut self) -> bool {
+        let Phase::CatchingUp(catch_up) = &mut self.phase else { return false };
+        catch_up.complete = true;
+        true
     }
 
     /// Whether it stands behind its replay: then it is not written to for every event, but when its turn comes.
@@ -238,7 +247,10 @@ impl Connection {
         }
         match &self.phase {
             // Only now: what the socket has not taken of a replay does not count as waiting events.
-            Phase::CatchingUp(catch_up) if catch_up.is_over() => self.phase = Phase::Live,
+            Phase::CatchingUp(catch_up) if catch_up.is_over() => {
+                let complete = catch_up.complete;
+                self.phase = if complete { Phase::Closing(Cause::Complete) } else { Phase::Live };
+            }
             Phase::CatchingUp(catch_up) if catch_up.replay.is_some() => return Wrote::More,
             _ => {}
         }
@@ -304,95 +316,4 @@ impl Connection {
 pub(super) struct Taken {
     pub(super) bytes: u64,
     pub(super) events: u64,
-}
-
-/// Blocks waiting for one socket. Holds references to shared bytes; empty and one-block queues allocate nothing.
-#[derive(Default)]
-pub(super) struct Queue {
-    head: Option<Rc<Block>>,
-    #[expect(clippy::box_collection, reason = "keeps the idle connection small")]
-    rest: Option<Box<VecDeque<Rc<Block>>>>,
-    /// Bytes of `head` that are out.
-    offset: u32,
-    /// Events of all blocks, those of `head` that are out included.
-    events: u32,
-    /// Bytes waiting.
-    pub(super) bytes: usize,
-}
-
-impl Queue {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.head.is_none()
-    }
-
-    #[inline]
-    fn push(&mut self, block: Rc<Block>, framing: Framing) {
-        let bytes = block.bytes(framing).len();
-        if bytes == 0 {
-            return;
-        }
-        self.bytes += bytes;
-        self.events += block.events() as u32;
-        if self.head.is_none() {
-            self.head = Some(block);
-        } else {
-            self.rest.get_or_insert_default().push_back(block);
-        }
-    }
-
-    #[inline]
-    fn events(&self, framing: Framing) -> usize {
-        let Some(head) = &self.head else { return 0 };
-        let out = head.events() - head.events_left(framing, self.offset as usize);
-        self.events as usize - out
-    }
-
-    #[inline]
-    fn write(&self, stream: &mut TcpStream, framing: Framing) -> std::io::Result<usize> {
-        let Some(head) = &self.head else { return Ok(0) };
-        let first = &head.bytes(framing)[self.offset as usize..];
-        let Some(rest) = &self.rest else { return stream.write(first) };
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        slices[0] = IoSlice::new(first);
-        let mut used = 1;
-        for (slice, block) in slices[1..].iter_mut().zip(rest.iter()) {
-            *slice = IoSlice::new(block.bytes(framing));
-            used += 1;
-        }
-        stream.write_vectored(&slices[..used])
-    }
-
-    /// Takes `written` bytes off; returns how many events went out with them.
-    #[inline]
-    fn advance(&mut self, written: usize, framing: Framing) -> u64 {
-        let before = self.events(framing);
-        self.bytes -= written;
-        let mut offset = self.offset as usize + written;
-        while let Some(head) = &self.head {
-            let len = head.bytes(framing).len();
-            if offset < len {
-                break;
-            }
-            offset -= len;
-            self.events -= head.events() as u32;
-            self.head = self.rest.as_mut().and_then(|rest| rest.pop_front());
-        }
-        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
-            self.rest = None;
-        }
-        self.offset = u32::try_from(offset).unwrap_or(u32::MAX);
-        (before - self.events(framing)) as u64
-    }
-
-    /// Drops every block of which nothing is out yet.
-    fn drop_untouched(&mut self, framing: Framing) {
-        self.rest = None;
-        match &self.head {
-            Some(head) if self.offset > 0 => {
-                self.events = head.events() as u32;
-                self.bytes = head.bytes(framing).len() - self.offset as usize;
-            }
-            _ => *self = Self::default(),
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod counters;
 mod drain;
 mod inbox;
 mod listing;
+mod queue;
 mod shard;
 mod subscribers;
 #[cfg(test)]

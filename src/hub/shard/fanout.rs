@@ -69,7 +69,10 @@ impl Shard {
         if last {
             let connections = &self.connections;
             for slot in self.subscribers.of(topic, |slot| hears(connections, slot, topic)).to_vec() {
-                self.finish(slot, Cause::Complete, None, true);
+                let later = self.connections.get_mut(slot as usize).is_some_and(Connection::completes_later);
+                if !later {
+                    self.finish(slot, Cause::Complete, None, true);
+                }
             }
         }
     }

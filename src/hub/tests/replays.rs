@@ -41,3 +41,16 @@ async fn a_replay_that_is_all_ends_the_stream_and_what_was_live_meanwhile_is_not
     assert_eq!(client.rest(), "9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n");
     assert_eq!(hub.until("ended", |c| c.connections == 0).await.completed, 1);
 }
+
+#[tokio::test]
+async fn a_stream_that_is_complete_while_it_is_parked_has_its_replay_and_its_last_block_and_ends() {
+    let hub = Fixture::new(&config());
+    let mut client = hub.connect(&[0], Framing::Bare, None).await;
+    hub.say(0, 3, "3").await;
+    let last = Broadcast { topic: topic(0), block: block("end"), n: 4, last: true, born: None };
+    hub.hub.broadcast(last).await;
+    hub.say(0, 0, "too late").await;
+    hub.hub.release(client.key, ["1", "2"].map(block).to_vec(), 2, false).await;
+    assert_eq!(client.rest(), "data: 1\n\ndata: 2\n\ndata: 3\n\ndata: end\n\n");
+    assert_eq!(hub.until("ended", |c| c.connections == 0).await.completed, 1);
+}

@@ -212,6 +212,31 @@ async fn the_stream_of_a_job_whose_end_was_heard_and_is_not_recorded_yet_ends() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_opens_as_its_job_ends_has_a_first_block_and_the_end() {
+    let redis = RedisServer::start().await;
+    let nodes = Node::cluster(&redis, 2, &[]).await;
+    for i in 0..300 {
+        let node = &nodes[i % 2];
+        let id = format!("j{i}");
+        let open = async {
+            // A little later each time: somewhere on its way the event meets the stream.
+            tokio::time::sleep(Duration::from_micros(100 * (i as u64 % 40))).await;
+            node.subscribe(&format!("/api/jobs/{id}/stream")).await.rest(LONG).await
+        };
+        let end = async {
+            if i % 3 == 0 {
+                fcall(&redis, "job_completed", &id).await
+            } else {
+                plain(&redis, "job_completed", &id).await
+            }
+        };
+        let ((blocks, end), ()) = tokio::join!(open, end);
+        let names: Vec<_> = blocks.iter().map(|block| block.name()).collect();
+        assert_eq!((&names[..], end), (&["completed"][..], End::Clean), "{id}");
+    }
+}
+
 #[tokio::test]
 async fn whoever_publishes_a_jobs_event_counts_it_at_once() {
     let redis = RedisServer::start().await;
