@@ -8,7 +8,7 @@ use redis::{cmd, pipe};
 use super::commands::{CommandError, Commands};
 
 /// What a node does, one command of each kind: docs/operations.md grants these and no more. `@` is the prefix.
-const USED: [&str; 42] = [
+const USED: [&str; 43] = [
     "PING",
     // By the pool, before it uses a connection again.
     "UNWATCH",
@@ -41,6 +41,7 @@ const USED: [&str; 42] = [
     "HKEYS @k",
     "HLEN @k",
     "XADD @k * f v",
+    "XTRIM @k MAXLEN 1",
     "XRANGE @k - +",
     "XREVRANGE @k + -",
     "ZADD @k 1 m",

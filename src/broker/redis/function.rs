@@ -82,6 +82,6 @@ mod tests {
     fn a_changed_library_has_a_new_version() {
         let source = concat!(include_str!("lua/core.lua"), include_str!("lua/function.lua"));
         let said = "the library has changed: raise VERSION when it was ever released, and set the hash";
-        assert_eq!((VERSION, hash(source)), (1, 0x123d_0a86_bbfc_0ae5), "{said}");
+        assert_eq!((VERSION, hash(source)), (1, 0xb5bc_4d65_b213_8c0e), "{said}");
     }
 }

@@ -95,7 +95,7 @@ local function append(batch, channel, record, body)
   batch.next = n + 1
   local id = text(n)
   local frame = '\0301 ' .. clock.hex .. ' ' .. id .. ' ' .. text(previous) .. ' ' .. body
-  redis.call('XADD', stream, 'MAXLEN', '~', batch.size, id .. '-0', 'f', frame)
+  redis.call('XADD', stream, id .. '-0', 'f', frame)
   redis.call('PUBLISH', names.channel .. channel, frame)
   batch.last[channel] = n
   local position = string.format('%011x-%014x', clock.epoch, n)
@@ -105,12 +105,14 @@ local function append(batch, channel, record, body)
   return position
 end
 
--- Ends a batch: the index, the expiry, and a few of the channels whose history has expired leave the index: more than
+-- Ends a batch: the size and the expiry of its histories, the index, and a few of the channels whose history has expired leave the index: more than
 -- came in, so that it does not grow, and never so many that Redis stops for them.
 local function finish(batch)
   local names = batch.names
   for channel, n in pairs(batch.last) do
     redis.call('ZADD', names.index, text(n), channel)
+    -- Once for all of the batch: an exact length costs XADD as much again as the entry.
+    redis.call('XTRIM', names.history .. channel, 'MAXLEN', batch.size)
     redis.call('PEXPIRE', names.history .. channel, batch.ttl)
   end
   local horizon = (batch.now - batch.ttl - SLACK) * STEPS
